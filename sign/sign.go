@@ -1,0 +1,95 @@
+package sign
+
+import (
+	"context"
+	"fmt"
+)
+
+// Options say how a package is signed or verified. The zero value takes every
+// file and one goroutine.
+type Options struct {
+	// Selection says which files have to be signed.
+	Selection Selection
+	// Hash is the algorithm of the digests that are signed. 0 means the one that
+	// the package demands, SHA-256 where it demands none.
+	Hash Hash
+	// Jobs is how many signatures are made or verified at once.
+	Jobs int
+	// Progress, if not nil, is told how many more files and bytes were read.
+	Progress func(files int, bytes int64)
+}
+
+// Sign reads the payload of p, checks it against the digests that the package
+// records, and returns the manifest of its file signatures by key, with a signed
+// statement where the format carries one. Control files are always signed.
+//
+// A file that begins like a package statement is refused: version 2 signatures
+// are over bare digests, so a signature over that file would be one over the
+// statement that it holds.
+func Sign(ctx context.Context, p Package, key *Signer, o Options) (*Manifest, error) {
+	h, err := o.hashFor(p.Info())
+	if err != nil {
+		return nil, err
+	}
+	var files []*digested
+	b := newBatch(ctx, o.Jobs)
+	err = walk(b.ctx, p, o, func(*File) Hash { return h }, func(d *digested) error {
+		if d.recorded != "" {
+			return fmt.Errorf("%q: %s: the package is damaged, build it again", d.path, d.recorded)
+		}
+		if !d.selected {
+			return nil
+		}
+		if d.beginsLikeStatement() {
+			return fmt.Errorf("%q begins with %q, as only a package statement may: leave it out with --exclude or change it", d.path, statementFamily)
+		}
+		files = append(files, d)
+		return b.add(func() (err error) {
+			d.value, err = key.SignDigest(h, d.digest)
+			return err
+		})
+	})
+	if failed := b.wait(); failed != nil {
+		err = failed // the cause; walk only saw the batch stop
+	}
+	if err != nil {
+		return nil, err
+	}
+	m := new(Manifest)
+	for _, d := range files {
+		e := Entry{Path: d.path, Value: d.value}
+		if d.control {
+			m.Control = append(m.Control, e)
+		} else {
+			m.Files = append(m.Files, e)
+		}
+	}
+	m.Sort()
+	stated, ok := p.(Stated)
+	if !ok {
+		return m, nil
+	}
+	if m.Statement, err = stated.Statement(ctx, m); err != nil {
+		return nil, err
+	}
+	m.Statement.Selection = o.Selection
+	m.Statement.Hash = h
+	return m, m.Statement.Sign(key)
+}
+
+func (o Options) hashFor(info Info) (Hash, error) {
+	h := o.Hash
+	if h == 0 {
+		h = info.FileHash
+	}
+	if h == 0 {
+		h = SHA256
+	}
+	if info.FileHash != 0 && h != info.FileHash {
+		return 0, fmt.Errorf("its file digests are %s, so it cannot be signed with %s: leave the hash out", info.FileHash, h)
+	}
+	if !h.Strong() {
+		return 0, fmt.Errorf("%s digests are not safe to sign: use sha256, sha384 or sha512 (an RPM has to be rebuilt with such file digests)", h)
+	}
+	return h, nil
+}

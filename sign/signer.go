@@ -1,0 +1,110 @@
+package sign
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"fmt"
+	"io"
+	"sync"
+)
+
+// maxRemembered bounds the memory in bytes that a [Signer] spends on remembering
+// signatures by digest. One digest in ten repeats in a distribution, most of
+// them within one package.
+const maxRemembered = 16 << 20
+
+// A Signer makes file signatures with one key. Its methods may be called
+// concurrently. Equal digests are signed once.
+type Signer struct {
+	key    crypto.Signer
+	id     KeyID
+	random io.Reader // nil for software keys, which then sign deterministically
+	verify bool
+
+	mu         sync.Mutex
+	remembered map[string]*onceSigned
+	room       int
+}
+
+type onceSigned struct {
+	once  sync.Once
+	value []byte
+	err   error
+}
+
+// NewSigner returns a Signer for key, which must be RSA of at least 2048 bits,
+// ECDSA P-256, P-384 or P-521: what Linux verifies. id is the key id that every
+// signature will carry; take it from the certificate where there is one. A
+// software key signs deterministically (RFC 6979 for ECDSA); what another kind
+// of key signs is verified before it is used.
+func NewSigner(key crypto.Signer, id KeyID) (*Signer, error) {
+	s := &Signer{key: key, id: id, remembered: map[string]*onceSigned{}, room: maxRemembered}
+	switch pub := key.Public().(type) {
+	case *rsa.PublicKey:
+		if pub.N.BitLen() < 2048 {
+			return nil, fmt.Errorf("an RSA key of %d bits is too short: make one of 2048 bits or more", pub.N.BitLen())
+		}
+	case *ecdsa.PublicKey:
+		switch pub.Curve {
+		case elliptic.P256(), elliptic.P384(), elliptic.P521():
+		default:
+			return nil, fmt.Errorf("the kernel does not verify curve %s: use P-256 or P-384", pub.Curve.Params().Name)
+		}
+	default:
+		return nil, fmt.Errorf("the kernel does not verify signatures of %T: use an RSA or ECDSA key", pub)
+	}
+	switch key.(type) {
+	case *rsa.PrivateKey, *ecdsa.PrivateKey:
+	default:
+		s.random = rand.Reader
+		s.verify = true
+	}
+	return s, nil
+}
+
+// KeyID returns the key id that the signatures carry.
+func (s *Signer) KeyID() KeyID { return s.id }
+
+// Public returns the public key of the signing key.
+func (s *Signer) Public() crypto.PublicKey { return s.key.Public() }
+
+// SignDigest returns the value of security.ima for a file whose digest by h is
+// digest. The caller must not change the value: equal digests share it.
+func (s *Signer) SignDigest(h Hash, digest []byte) ([]byte, error) {
+	if !h.Strong() {
+		return nil, fmt.Errorf("files are not signed by %s digests: use sha256, sha384 or sha512", h)
+	}
+	if len(digest) != h.Size() {
+		return nil, fmt.Errorf("a digest of %d bytes is not one of %s", len(digest), h)
+	}
+	key := string(append([]byte{byte(h)}, digest...))
+	s.mu.Lock()
+	entry, ok := s.remembered[key]
+	if !ok {
+		entry = new(onceSigned)
+		if s.room > 0 {
+			s.remembered[key] = entry
+			s.room -= 1024 // a signature and its entry, generously
+		}
+	}
+	s.mu.Unlock()
+	entry.once.Do(func() { entry.value, entry.err = s.sign(h, digest) })
+	return entry.value, entry.err
+}
+
+func (s *Signer) sign(h Hash, digest []byte) ([]byte, error) {
+	sig, err := s.key.Sign(s.random, digest, h.Crypto())
+	if err != nil {
+		return nil, fmt.Errorf("signing with key %s: %w", s.id, err)
+	}
+	value := Signature{Version: 2, Hash: h, KeyID: s.id, Sig: sig}
+	if s.verify {
+		if err := verifyWith(s.key.Public(), value, digest); err != nil {
+			return nil, fmt.Errorf("key %s made a signature that does not verify: %w", s.id, err)
+		}
+	}
+	return value.MarshalBinary()
+}

@@ -1,0 +1,247 @@
+package sign
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// A Statement binds the file signatures of a package to their names and to the
+// package, for a format whose own signature does not. It is the control member
+// ima-package of a .deb:
+//
+//	Format: imaseal-package-1
+//	Package: hello
+//	Version: 2.10-3
+//	Architecture: amd64
+//	Select: all
+//	Exclude: /usr/share/doc/**
+//	Hash: sha256
+//	SHA256-control: 64 hexadecimal digits
+//	SHA256-ima-signatures: …
+//	SHA256-ima-control-signatures: …
+//	SHA256-data.tar: …
+//	Signature: 0s…
+//
+// Select and Exclude stand once for each rule, Exclude not at all where nothing
+// is excluded. The signature is a file signature over all bytes before its line,
+// by the algorithm that Hash names.
+type Statement struct {
+	Package   string
+	Version   string
+	Arch      string
+	Selection Selection
+	Hash      Hash
+	Members   []MemberDigest
+	// Signature is the value of the last line, a [Signature].
+	Signature []byte
+}
+
+// A MemberDigest is the SHA-256 of a part of the package.
+type MemberDigest struct {
+	Name   string
+	SHA256 [sha256.Size]byte
+}
+
+// statementFormat is the first line. A version 2 signature is over a bare digest,
+// so a signed file with the text of a statement would pass for one: [Sign]
+// refuses every file that begins like one, of this format or a later.
+const (
+	statementFamily = "Format: imaseal-package-"
+	statementFormat = statementFamily + "1"
+	statementEnd    = "Signature: 0s"
+	memberPrefix    = "SHA256-"
+)
+
+// Body returns the bytes that the signature is over. It fails when a field could
+// not be read back.
+func (s *Statement) Body() ([]byte, error) {
+	var b bytes.Buffer
+	var err error
+	field := func(name, value string) {
+		if value == "" || value != strings.TrimSpace(value) || strings.ContainsFunc(value, isControl) {
+			err = fmt.Errorf("%s %q cannot be stated", name, value)
+		}
+		fmt.Fprintf(&b, "%s: %s\n", name, value)
+	}
+	b.WriteString(statementFormat + "\n")
+	field("Package", s.Package)
+	field("Version", s.Version)
+	field("Architecture", s.Arch)
+	for _, rule := range s.Selection.rules() {
+		field("Select", rule)
+	}
+	for _, glob := range s.Selection.Exclude {
+		field("Exclude", glob)
+	}
+	field("Hash", s.Hash.String())
+	for _, m := range s.Members {
+		field(memberPrefix+m.Name, hex.EncodeToString(m.SHA256[:]))
+	}
+	return b.Bytes(), err
+}
+
+func isControl(r rune) bool { return r < ' ' || r == 0x7f }
+
+// Sign makes the signature.
+func (s *Statement) Sign(key *Signer) error {
+	digest, err := s.digest()
+	if err != nil {
+		return err
+	}
+	s.Signature, err = key.SignDigest(s.Hash, digest)
+	return err
+}
+
+// Verify checks the signature against keys. Its errors are those of
+// [ParseSignature] and [TrustedKeys.VerifyDigest].
+func (s *Statement) Verify(keys *TrustedKeys) error {
+	sig, err := ParseSignature(s.Signature)
+	if err != nil {
+		return err
+	}
+	if sig.Hash != s.Hash {
+		return fmt.Errorf("%w: it is over %s, the statement says %s", ErrBadSignature, sig.Hash, s.Hash)
+	}
+	digest, err := s.digest()
+	if err != nil {
+		return err
+	}
+	return keys.VerifyDigest(sig, digest)
+}
+
+func (s *Statement) digest() ([]byte, error) {
+	body, err := s.Body()
+	if err != nil {
+		return nil, err
+	}
+	h := s.Hash.Crypto().New()
+	h.Write(body)
+	return h.Sum(nil), nil
+}
+
+// MarshalText returns the whole statement, the signature included.
+func (s *Statement) MarshalText() ([]byte, error) {
+	body, err := s.Body()
+	if err != nil {
+		return nil, err
+	}
+	body = append(body, statementEnd...)
+	body = base64.StdEncoding.AppendEncode(body, s.Signature)
+	return append(body, '\n'), nil
+}
+
+// ParseStatement reads what [Statement.MarshalText] writes, and nothing else: the
+// fields in their order, each written in the one way. It does not verify the
+// signature.
+func ParseStatement(text []byte) (*Statement, error) {
+	lines := strings.Split(string(text), "\n")
+	if lines[0] != statementFormat {
+		return nil, fmt.Errorf("first line is not %q", statementFormat)
+	}
+	if lines[len(lines)-1] != "" {
+		return nil, fmt.Errorf("last line does not end in a newline")
+	}
+	s := new(Statement)
+	for i, line := range lines[1 : len(lines)-1] {
+		name, value, ok := strings.Cut(line, ": ")
+		if !ok {
+			return nil, fmt.Errorf("line %d is no field", i+2)
+		}
+		if err := s.set(name, value); err != nil {
+			return nil, fmt.Errorf("line %d: %w", i+2, err)
+		}
+	}
+	if !s.Hash.Strong() {
+		return nil, fmt.Errorf("no usable field Hash")
+	}
+	again, err := s.MarshalText()
+	if err != nil {
+		return nil, err
+	}
+	if !bytes.Equal(again, text) {
+		return nil, fmt.Errorf("fields are missing, repeated or out of order")
+	}
+	return s, nil
+}
+
+// set stores one field. The order is checked by writing the statement again.
+func (s *Statement) set(name, value string) error {
+	var err error
+	switch name {
+	case "Package":
+		s.Package = value
+	case "Version":
+		s.Version = value
+	case "Architecture":
+		s.Arch = value
+	case "Select":
+		s.Selection, err = NewSelection(append(s.Selection.Select, value), s.Selection.Exclude)
+	case "Exclude":
+		s.Selection, err = NewSelection(s.Selection.Select, append(s.Selection.Exclude, value))
+	case "Hash":
+		s.Hash, err = ParseHash(value)
+	case "Signature":
+		encoded, ok := strings.CutPrefix(value, "0s")
+		if !ok {
+			return fmt.Errorf("the signature does not begin with 0s")
+		}
+		s.Signature, err = base64.StdEncoding.Strict().DecodeString(encoded)
+	default:
+		member, ok := strings.CutPrefix(name, memberPrefix)
+		if !ok {
+			return fmt.Errorf("unknown field %q", name)
+		}
+		m := MemberDigest{Name: member}
+		var sum []byte
+		if sum, err = hex.DecodeString(value); err == nil && len(sum) != len(m.SHA256) {
+			err = fmt.Errorf("%s has %d bytes", name, len(sum))
+		}
+		copy(m.SHA256[:], sum)
+		s.Members = append(s.Members, m)
+	}
+	return err
+}
+
+// Diff compares what s states with what the package holds, and returns a line for
+// each difference. The signatures are not compared.
+func (s *Statement) Diff(holds *Statement) []string {
+	var diff []string
+	differ := func(what, stated, found string) {
+		if stated != found {
+			diff = append(diff, fmt.Sprintf("%s is %s, but the statement says %s", what, orNone(found), orNone(stated)))
+		}
+	}
+	differ("package name", s.Package, holds.Package)
+	differ("version", s.Version, holds.Version)
+	differ("architecture", s.Arch, holds.Arch)
+	for _, m := range s.Members {
+		differ("digest of "+m.Name, hex.EncodeToString(m.SHA256[:]), holds.member(m.Name))
+	}
+	for _, m := range holds.Members {
+		if !slices.ContainsFunc(s.Members, func(t MemberDigest) bool { return t.Name == m.Name }) {
+			differ("digest of "+m.Name, "", hex.EncodeToString(m.SHA256[:]))
+		}
+	}
+	return diff
+}
+
+func (s *Statement) member(name string) string {
+	for _, m := range s.Members {
+		if m.Name == name {
+			return hex.EncodeToString(m.SHA256[:])
+		}
+	}
+	return ""
+}
+
+func orNone(s string) string {
+	if s == "" {
+		return "none"
+	}
+	return s
+}
