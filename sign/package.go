@@ -68,6 +68,9 @@ type Info struct {
 	Name          string
 	Version       string
 	Arch          string
+	// InstalledSize is how many bytes the payload is said to have, for a progress
+	// bar; 0 when the package does not say.
+	InstalledSize int64
 	// FileHash is the hash that file signatures of the package must use, 0 where
 	// any will do. In an RPM it is that of the header's file digests.
 	FileHash Hash

@@ -29,7 +29,8 @@ const (
 
 // A Finding is a verdict that is not [ReasonOK].
 type Finding struct {
-	// Path is the file's [File.Path], or the name of the part of the package.
+	// Path is the absolute path at which the file is installed, the name of a
+	// control file, or that of a part of the package.
 	Path   string
 	Reason Reason
 	// Detail says what was expected and what was found, for a person.
@@ -42,8 +43,9 @@ func (f Finding) Bad() bool { return f.Reason != ReasonWarning }
 // A Report is what [Verify] found.
 type Report struct {
 	// Files is how many files the package has, control files included; Signed how
-	// many of them carry a signature, good or bad.
-	Files, Signed int
+	// many of them carry a signature, good or bad; Extra how many of these the
+	// selection does not ask for.
+	Files, Signed, Extra int
 	// KeyIDs are the key ids that the signatures name, in ascending order.
 	KeyIDs []KeyID
 	// Findings are in the order of the payload, those on whole parts last.
@@ -147,6 +149,9 @@ func (v *verification) files(ctx context.Context, p Package, m *Manifest, o Opti
 		if j.signed != nil {
 			j.signed.met = true
 			v.report.Signed++
+			if !d.selected {
+				v.report.Extra++
+			}
 		}
 		if j.signed == nil && !d.selected && d.recorded == "" {
 			return nil
@@ -162,17 +167,19 @@ func (v *verification) files(ctx context.Context, p Package, m *Manifest, o Opti
 	}
 	for _, j := range all {
 		if j.reason != ReasonOK {
-			v.find(j.file.path, j.reason, j.detail)
+			v.find(displayPath(j.file.path, j.file.control), j.reason, j.detail)
 		}
 	}
-	for _, entries := range []map[string]*signedEntry{control, payload} {
-		for _, path := range slices.Sorted(maps.Keys(entries)) {
-			if s := entries[path]; !s.met {
-				v.stray(s)
-			}
-		}
-	}
+	v.strays(control, true)
+	v.strays(payload, false)
 	return nil
+}
+
+func displayPath(path string, control bool) string {
+	if control {
+		return path
+	}
+	return "/" + path
 }
 
 // judge sets the reason. It runs on a worker.
@@ -213,13 +220,18 @@ func malformedReason(err error) (Reason, string) {
 	return ReasonMalformed, err.Error()
 }
 
-// stray judges a signature whose path is no regular file of the package.
-func (v *verification) stray(s *signedEntry) {
-	if s.err == nil && overZeros(v.keys, s.sig) {
-		v.find(s.entry.Path, ReasonZeroDigest, "not a regular file, with a signature over zeros")
-		return
+// strays judges the signatures whose path is no regular file of the package.
+func (v *verification) strays(entries map[string]*signedEntry, control bool) {
+	for _, path := range slices.Sorted(maps.Keys(entries)) {
+		s := entries[path]
+		switch {
+		case s.met:
+		case s.err == nil && overZeros(v.keys, s.sig):
+			v.find(displayPath(path, control), ReasonZeroDigest, "not a regular file, with a signature over zeros")
+		default:
+			v.find(displayPath(path, control), ReasonStray, "signed, but the package has no such regular file")
+		}
 	}
-	v.find(s.entry.Path, ReasonStray, "signed, but the package has no such regular file")
 }
 
 // overZeros reports whether s is over a digest of zeros, as one signing service

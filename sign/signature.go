@@ -108,6 +108,28 @@ func (s Signature) MarshalBinary() ([]byte, error) {
 	return s.AppendBinary(make([]byte, 0, signatureHeader+len(s.Sig)))
 }
 
+// Algorithm names the kind of key that made s, such as "RSA-2048" or
+// "ECDSA P-256", as far as the length of the signature tells it.
+func (s Signature) Algorithm() string {
+	if n := len(s.Sig); n >= 256 && n%64 == 0 {
+		return fmt.Sprintf("RSA-%d", 8*n)
+	}
+	if s.Sig[0] != 0x30 {
+		return "unknown"
+	}
+	for _, c := range []struct {
+		name string
+		size int // of a coordinate in bytes
+	}{{"P-256", 32}, {"P-384", 48}, {"P-521", 66}} {
+		// Two integers, each with tag, length and perhaps a zero in front, inside a
+		// sequence whose length needs a second byte from 128 on.
+		if len(s.Sig) <= 2*c.size+9 {
+			return "ECDSA " + c.name
+		}
+	}
+	return "unknown"
+}
+
 // signedDigest returns what the private key signs for a file whose digest is
 // digest: version 2 signs it as it is, version 3 a hash of struct ima_file_id,
 // which names the attribute's type and the algorithm too.
