@@ -1,0 +1,113 @@
+package main
+
+import (
+	"context"
+	"crypto/x509"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/imaseal/imaseal/keys"
+	"github.com/imaseal/imaseal/sign"
+)
+
+// passphraseFlags say where a passphrase comes from. It is never an argument:
+// those are visible to every user of the machine.
+type passphraseFlags struct {
+	file string
+	fd   int
+}
+
+func (f *passphraseFlags) add(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&f.file, "passphrase-file", "", "read the key's passphrase from the first line of `FILE`")
+	cmd.Flags().IntVar(&f.fd, "passphrase-fd", -1, "read the key's passphrase from file descriptor `N`")
+	cmd.MarkFlagsMutuallyExclusive("passphrase-file", "passphrase-fd")
+}
+
+// source returns where to ask: the file or descriptor, else the terminal.
+func (f *passphraseFlags) source() keys.Passphrase {
+	switch {
+	case f.file != "":
+		return keys.PassphraseFromFile(f.file)
+	case f.fd >= 0:
+		return keys.PassphraseFromFD(f.fd)
+	default:
+		return keys.PassphraseFromTerminal()
+	}
+}
+
+// signingKeyFlags say which key signs files.
+type signingKeyFlags struct {
+	key, cert, keyID string
+	allowExpired     bool
+	passphrase       passphraseFlags
+}
+
+func (f *signingKeyFlags) add(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&f.key, "key", "", "private `KEY` that signs the files: a PEM or DER file (required)")
+	cmd.Flags().StringVar(&f.cert, "cert", "", "certificate `FILE` of the key, PEM or DER; gives the key id")
+	cmd.Flags().StringVar(&f.keyID, "keyid", "", "key id in `HEX`, where it is not the certificate's")
+	cmd.Flags().BoolVar(&f.allowExpired, "allow-expired", false, "sign though the certificate is expired or not yet valid")
+	f.passphrase.add(cmd)
+	if err := cmd.MarkFlagRequired("key"); err != nil {
+		panic(err)
+	}
+}
+
+// open opens the key and checks it against the certificate.
+func (f *signingKeyFlags) open(ctx context.Context, out *output) (*sign.Signer, error) {
+	key, err := keys.Open(ctx, f.key, f.passphrase.source())
+	if err != nil {
+		return nil, err
+	}
+	cert, err := f.certificate(key, out)
+	if err != nil {
+		return nil, err
+	}
+	id, warning, err := keys.KeyID(cert, key.Public())
+	if err != nil {
+		return nil, err
+	}
+	if warning != "" {
+		out.warn("%s", warning)
+	}
+	if f.keyID != "" {
+		given, err := sign.ParseKeyID(f.keyID)
+		if err != nil {
+			return nil, err
+		}
+		if given != id {
+			out.warn("--keyid %s is not the key's own, %s: the kernel finds the key only under the id of its certificate", given, id)
+		}
+		id = given
+	}
+	return sign.NewSigner(key.Signer, id)
+}
+
+// certificate returns the key's certificate, nil when there is none.
+func (f *signingKeyFlags) certificate(key *keys.Key, out *output) (*x509.Certificate, error) {
+	cert := key.Certificate
+	where := f.key
+	if f.cert != "" {
+		certs, err := keys.LoadCertificates(f.cert)
+		if err != nil {
+			return nil, err
+		}
+		cert, where = certs[0], f.cert
+	}
+	if cert == nil {
+		out.warn("no --cert given: whether the key belongs to a valid certificate was not checked")
+		return nil, nil
+	}
+	if err := keys.Match(cert, key.Public()); err != nil {
+		return nil, fmt.Errorf("%s: %w", where, err)
+	}
+	if err := keys.CheckValidity(cert, time.Now()); err != nil {
+		if !f.allowExpired {
+			return nil, fmt.Errorf("%s: %w; use --allow-expired to sign all the same", where, err)
+		}
+		out.warn("%s: %v", where, err)
+	}
+	return cert, nil
+}

@@ -1,0 +1,53 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/imaseal/imaseal/deb"
+	"github.com/imaseal/imaseal/rpm"
+	"github.com/imaseal/imaseal/sign"
+)
+
+// openOptions say how a package is read.
+type openOptions struct {
+	jobs               int
+	trustHeaderDigests bool
+	targetRPM          string
+}
+
+// errSourcePackage says that a package installs nothing.
+var errSourcePackage = errors.New("this is a source package: nothing in it is installed, so there is nothing to sign; sign the packages built from it")
+
+// openPackage is the one place that tells a .deb from an RPM. The caller closes f
+// when it is done with the package.
+func openPackage(f *os.File, o openOptions) (sign.Package, error) {
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, errors.New("not a regular file")
+	}
+	var magic [8]byte
+	if _, err := f.ReadAt(magic[:], 0); err != nil && err != io.EOF {
+		return nil, err
+	}
+	switch {
+	case string(magic[:]) == "!<arch>\n":
+		return deb.Open(f, info.Size(), deb.Options{Jobs: o.jobs})
+	case string(magic[:4]) == "\xed\xab\xee\xdb":
+		p, err := rpm.Open(f, info.Size(), rpm.Options{Jobs: o.jobs, TrustHeaderDigests: o.trustHeaderDigests, TargetVersion: o.targetRPM})
+		if err != nil {
+			return nil, err
+		}
+		if p.IsSource() {
+			return nil, errSourcePackage
+		}
+		return p, nil
+	default:
+		return nil, fmt.Errorf("neither a .deb nor an RPM: it begins with %q", magic[:])
+	}
+}

@@ -1,0 +1,283 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"text/tabwriter"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/imaseal/imaseal/sign"
+)
+
+// A result is what a verb has to say about one package. It is the object that
+// --json prints, one on a line; docs/json.md describes it, and a golden test holds
+// it.
+type result struct {
+	Path     string   `json:"path"`
+	Package  string   `json:"package"`
+	Version  string   `json:"version"`
+	Arch     string   `json:"arch"`
+	Format   string   `json:"format"`
+	Action   string   `json:"action"`
+	Output   string   `json:"output,omitempty"`
+	Files    int      `json:"files"`
+	Signed   int      `json:"signed"`
+	KeyIDs   []string `json:"key_ids"`
+	Verdict  string   `json:"verdict"`
+	Error    string   `json:"error,omitempty"`
+	Findings []found  `json:"findings"`
+
+	// Only inspect fills these.
+	Details []detail       `json:"details,omitempty"`
+	OpenPGP []openPGPFound `json:"openpgp,omitempty"`
+	List    []listedFile   `json:"list,omitempty"`
+}
+
+// found is one finding. Path is the installed absolute path of a file, or the
+// name of a control file or of a part of the package.
+type found struct {
+	Path   string `json:"path"`
+	Reason string `json:"reason"`
+	Detail string `json:"detail"`
+}
+
+type detail struct {
+	Name  string `json:"name"`
+	Value string `json:"value"`
+}
+
+type openPGPFound struct {
+	Where     string `json:"where"`
+	KeyID     string `json:"key_id"`
+	Algorithm string `json:"algorithm"`
+	Time      string `json:"time"`
+}
+
+type listedFile struct {
+	Path      string `json:"path"`
+	Control   bool   `json:"control"`
+	Signed    bool   `json:"signed"`
+	KeyID     string `json:"key_id"`
+	Hash      string `json:"hash"`
+	Algorithm string `json:"algorithm"`
+	Bytes     int    `json:"bytes"`
+	Problem   string `json:"problem,omitempty"`
+}
+
+// The verdicts of a result.
+const (
+	verdictOK     = "ok"
+	verdictFailed = "failed"
+	verdictError  = "error"
+)
+
+// newResult starts the result for the package at path.
+func newResult(path string) *result {
+	return &result{Path: path, Verdict: verdictOK, KeyIDs: []string{}, Findings: []found{}}
+}
+
+func (r *result) describe(info sign.Info) {
+	r.Package, r.Version, r.Arch = info.Name, info.Version, info.Arch
+	r.Format = info.Format + " " + info.FormatVersion
+}
+
+// fail makes the verdict an error, unless it is one already.
+func (r *result) fail(err error) *result {
+	if r.Verdict != verdictError {
+		r.Verdict, r.Error = verdictError, err.Error()
+	}
+	return r
+}
+
+// report takes over what verification found.
+func (r *result) report(report *sign.Report) {
+	r.Files, r.Signed = report.Files, report.Signed
+	for _, id := range report.KeyIDs {
+		r.KeyIDs = append(r.KeyIDs, id.String())
+	}
+	for _, f := range report.Findings {
+		r.find(f)
+	}
+}
+
+func (r *result) find(f sign.Finding) {
+	r.Findings = append(r.Findings, found{Path: f.Path, Reason: string(f.Reason), Detail: f.Detail})
+	if f.Bad() && r.Verdict == verdictOK {
+		r.Verdict = verdictFailed
+	}
+}
+
+// exitCode returns nil when every result is good, otherwise the worst of them.
+func exitCodeOf(results []*result) error {
+	worst := exitOK
+	for _, r := range results {
+		switch {
+		case r.Verdict == verdictError:
+			return exitCode(exitError)
+		case r.Verdict == verdictFailed:
+			worst = exitFailed
+		}
+	}
+	if worst == exitOK {
+		return nil
+	}
+	return exitCode(worst)
+}
+
+// An output is where a verb writes: results to stdout, everything else to stderr.
+// Its methods may be called concurrently.
+type output struct {
+	stdout, stderr io.Writer
+	json, quiet    bool
+	colour         bool
+	terminal       bool // stderr is one, so progress is drawn
+
+	mu sync.Mutex
+}
+
+// outputFlags are the flags that every verb with results has.
+type outputFlags struct{ json, quiet, verbose bool }
+
+func (f *outputFlags) add(cmd *cobra.Command) {
+	cmd.Flags().BoolVar(&f.json, "json", false, "print one JSON object a line for each package")
+	cmd.Flags().BoolVarP(&f.quiet, "quiet", "q", false, "print no progress and no notes, only results and errors")
+	cmd.Flags().BoolVarP(&f.verbose, "verbose", "v", false, "print a line on stderr for each package as it is finished")
+}
+
+func (f *outputFlags) open(cmd *cobra.Command) *output {
+	return &output{
+		stdout: cmd.OutOrStdout(), stderr: cmd.ErrOrStderr(),
+		json: f.json, quiet: f.quiet,
+		colour:   os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb" && isTerminal(cmd.OutOrStdout()),
+		terminal: isTerminal(cmd.ErrOrStderr()),
+	}
+}
+
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}
+
+// note tells what a user should know and may ignore.
+func (o *output) note(format string, args ...any) {
+	if !o.quiet {
+		o.warn(format, args...)
+	}
+}
+
+// warn tells what a user must not miss.
+func (o *output) warn(format string, args ...any) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	fmt.Fprintf(o.stderr, "imaseal: "+format+"\n", args...)
+}
+
+// printJSON prints the results when --json was given, and reports whether it did.
+func (o *output) printJSON(results []*result) (bool, error) {
+	if !o.json {
+		return false, nil
+	}
+	enc := json.NewEncoder(o.stdout)
+	enc.SetEscapeHTML(false)
+	for _, r := range results {
+		if err := enc.Encode(r); err != nil {
+			return true, err
+		}
+	}
+	return true, nil
+}
+
+// printTable prints the results as a table, and what was found beneath it.
+func (o *output) printTable(results []*result) error {
+	t := tabwriter.NewWriter(o.stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "PACKAGE\tVERSION\tARCH\tFILES\tSIGNED\tKEY ID\tRESULT")
+	for _, r := range results {
+		if r.Package == "" {
+			continue
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%d\t%s\t%s\n", printable(r.Package), printable(r.Version), printable(r.Arch),
+			r.Files, r.Signed, orDash(strings.Join(r.KeyIDs, ",")), o.paint(r))
+	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	for _, r := range results {
+		for _, f := range r.Findings {
+			fmt.Fprintf(o.stdout, "%s: %s: %s%s\n", printable(r.Path), printable(f.Path), f.Reason, prefixed(": ", printable(f.Detail)))
+		}
+		if r.Error != "" {
+			o.warn("%s: %s", printable(r.Path), printable(r.Error))
+		}
+	}
+	return nil
+}
+
+// print prints the results as the flags ask for, and returns the exit code.
+func (o *output) print(results []*result) error {
+	if done, err := o.printJSON(results); done || err != nil {
+		return cmpError(err, exitCodeOf(results))
+	}
+	if err := o.printTable(results); err != nil {
+		return err
+	}
+	return exitCodeOf(results)
+}
+
+func cmpError(first, second error) error {
+	if first != nil {
+		return first
+	}
+	return second
+}
+
+// paint returns the last column. Colour stands only there, where tabwriter does
+// not measure it.
+func (o *output) paint(r *result) string {
+	word := r.Action
+	if r.Verdict != verdictOK {
+		word = r.Verdict
+	}
+	if !o.colour {
+		return word
+	}
+	switch r.Verdict {
+	case verdictOK:
+		return "\x1b[32m" + word + "\x1b[0m"
+	default:
+		return "\x1b[31m" + word + "\x1b[0m"
+	}
+}
+
+// printable returns s with everything escaped that could confuse a terminal:
+// names come from packages.
+func printable(s string) string {
+	clean := utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) })
+	if clean {
+		return s
+	}
+	quoted := strconv.Quote(s)
+	return quoted[1 : len(quoted)-1]
+}
+
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+func prefixed(prefix, s string) string {
+	if s == "" {
+		return ""
+	}
+	return prefix + s
+}
