@@ -206,3 +206,9 @@ func (l *limited) Read(p []byte) (int, error) {
 func (l *limited) tooLong() error {
 	return fmt.Errorf("%s has more than %d bytes decompressed: refused as a decompression bomb", l.what, l.limit)
 }
+
+// NewReaderAt is [NewReader] for size bytes of r, which several goroutines, at most
+// jobs, may decompress.
+func NewReaderAt(r io.ReaderAt, size int64, f Format, jobs int) (io.ReadCloser, error) {
+	return NewReader(io.NewSectionReader(r, 0, size), f)
+}
