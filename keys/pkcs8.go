@@ -1,0 +1,233 @@
+package keys
+
+import (
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/pbkdf2"
+	"crypto/rand"
+	"crypto/sha1"
+	"crypto/sha256"
+	"crypto/sha512"
+	"crypto/x509/pkix"
+	"encoding/asn1"
+	"errors"
+	"fmt"
+	"hash"
+
+	"golang.org/x/crypto/scrypt"
+)
+
+// Encrypted PKCS#8, RFC 5958 3, by the scheme PBES2 of RFC 8018: a key is derived
+// from the passphrase by PBKDF2 (or scrypt, RFC 7914) and decrypts with AES-CBC.
+// This is what openssl pkcs8 -topk8 and openssl genpkey make; the standard library
+// reads none of it.
+type encryptedKey struct {
+	Algorithm pkix.AlgorithmIdentifier
+	Data      []byte
+}
+
+type pbes2Params struct {
+	KDF        pkix.AlgorithmIdentifier
+	Encryption pkix.AlgorithmIdentifier
+}
+
+type pbkdf2Params struct {
+	Salt       []byte
+	Iterations int
+	KeyLength  int                      `asn1:"optional"`
+	PRF        pkix.AlgorithmIdentifier `asn1:"optional"`
+}
+
+type scryptParams struct {
+	Salt      []byte
+	N, R, P   int
+	KeyLength int `asn1:"optional"`
+}
+
+var (
+	oidPBES2      = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 5, 13}
+	oidPBKDF2     = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 5, 12}
+	oidScrypt     = asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 11591, 4, 11}
+	oidHMACSHA1   = asn1.ObjectIdentifier{1, 2, 840, 113549, 2, 7}
+	oidHMACSHA256 = asn1.ObjectIdentifier{1, 2, 840, 113549, 2, 9}
+	oidHMACSHA384 = asn1.ObjectIdentifier{1, 2, 840, 113549, 2, 10}
+	oidHMACSHA512 = asn1.ObjectIdentifier{1, 2, 840, 113549, 2, 11}
+	oidAES128CBC  = asn1.ObjectIdentifier{2, 16, 840, 1, 101, 3, 4, 1, 2}
+	oidAES192CBC  = asn1.ObjectIdentifier{2, 16, 840, 1, 101, 3, 4, 1, 22}
+	oidAES256CBC  = asn1.ObjectIdentifier{2, 16, 840, 1, 101, 3, 4, 1, 42}
+)
+
+const (
+	// iterations is what OWASP advised for PBKDF2 with SHA-256 in 2023; about a
+	// quarter of a second.
+	iterations = 600_000
+	// maxIterations and maxScrypt bound the work and the memory that a key file can
+	// ask for.
+	maxIterations = 20_000_000
+	maxScrypt     = 64 << 20
+)
+
+var errPassphrase = errors.New("wrong passphrase")
+
+func isEncrypted(der []byte) bool {
+	var k encryptedKey
+	rest, err := asn1.Unmarshal(der, &k)
+	return err == nil && len(rest) == 0
+}
+
+// decryptPKCS8 returns the PKCS#8 key in der.
+func decryptPKCS8(der, passphrase []byte) ([]byte, error) {
+	var k encryptedKey
+	if _, err := asn1.Unmarshal(der, &k); err != nil {
+		return nil, err
+	}
+	if !k.Algorithm.Algorithm.Equal(oidPBES2) {
+		return nil, fmt.Errorf("it is encrypted by scheme %s: convert it with openssl pkcs8 -topk8 -v2 aes-256-cbc -in OLD -out NEW", k.Algorithm.Algorithm)
+	}
+	var params pbes2Params
+	if _, err := asn1.Unmarshal(k.Algorithm.Parameters.FullBytes, &params); err != nil {
+		return nil, fmt.Errorf("parameters of its encryption: %w", err)
+	}
+	size, err := aesKeySize(params.Encryption.Algorithm)
+	if err != nil {
+		return nil, err
+	}
+	key, err := deriveKey(params.KDF, passphrase, size)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(key)
+	var iv []byte
+	if _, err := asn1.Unmarshal(params.Encryption.Parameters.FullBytes, &iv); err != nil || len(iv) != aes.BlockSize {
+		return nil, errors.New("its encryption has no initialization vector of 16 bytes")
+	}
+	if len(k.Data) == 0 || len(k.Data)%aes.BlockSize != 0 {
+		return nil, errors.New("its encrypted part has an odd length")
+	}
+	block, err := aes.NewCipher(key)
+	if err != nil {
+		return nil, err
+	}
+	plain := make([]byte, len(k.Data))
+	cipher.NewCBCDecrypter(block, iv).CryptBlocks(plain, k.Data)
+	return unpad(plain)
+}
+
+// unpad takes the padding of RFC 8018 off; that it is not there is how a wrong
+// passphrase shows.
+func unpad(plain []byte) ([]byte, error) {
+	n := int(plain[len(plain)-1])
+	if n == 0 || n > aes.BlockSize {
+		return nil, errPassphrase
+	}
+	for _, c := range plain[len(plain)-n:] {
+		if int(c) != n {
+			return nil, errPassphrase
+		}
+	}
+	plain = plain[:len(plain)-n]
+	// One wrong passphrase in 256 leaves a good padding, but no DER.
+	var any asn1.RawValue
+	if rest, err := asn1.Unmarshal(plain, &any); err != nil || len(rest) > 0 {
+		return nil, errPassphrase
+	}
+	return plain, nil
+}
+
+func aesKeySize(oid asn1.ObjectIdentifier) (int, error) {
+	switch {
+	case oid.Equal(oidAES128CBC):
+		return 16, nil
+	case oid.Equal(oidAES192CBC):
+		return 24, nil
+	case oid.Equal(oidAES256CBC):
+		return 32, nil
+	}
+	return 0, fmt.Errorf("it is encrypted by cipher %s: convert it with openssl pkcs8 -topk8 -v2 aes-256-cbc -in OLD -out NEW", oid)
+}
+
+func deriveKey(kdf pkix.AlgorithmIdentifier, passphrase []byte, size int) ([]byte, error) {
+	switch {
+	case kdf.Algorithm.Equal(oidPBKDF2):
+		var p pbkdf2Params
+		if _, err := asn1.Unmarshal(kdf.Parameters.FullBytes, &p); err != nil {
+			return nil, fmt.Errorf("parameters of PBKDF2: %w", err)
+		}
+		if p.Iterations < 1 || p.Iterations > maxIterations {
+			return nil, fmt.Errorf("PBKDF2 with %d iterations, not 1 to %d", p.Iterations, maxIterations)
+		}
+		prf, err := pseudoRandom(p.PRF.Algorithm)
+		if err != nil {
+			return nil, err
+		}
+		return pbkdf2.Key(prf, string(passphrase), p.Salt, p.Iterations, size)
+	case kdf.Algorithm.Equal(oidScrypt):
+		var p scryptParams
+		if _, err := asn1.Unmarshal(kdf.Parameters.FullBytes, &p); err != nil {
+			return nil, fmt.Errorf("parameters of scrypt: %w", err)
+		}
+		if p.N < 2 || p.R < 1 || p.P < 1 || p.P > 64 || p.N > maxScrypt || p.R > maxScrypt/128/p.N {
+			return nil, fmt.Errorf("scrypt with N=%d, r=%d, p=%d asks for too much", p.N, p.R, p.P)
+		}
+		return scrypt.Key(passphrase, p.Salt, p.N, p.R, p.P, size)
+	}
+	return nil, fmt.Errorf("its key is derived by %s, not by PBKDF2 or scrypt", kdf.Algorithm)
+}
+
+func pseudoRandom(oid asn1.ObjectIdentifier) (func() hash.Hash, error) {
+	switch {
+	case oid == nil, oid.Equal(oidHMACSHA1):
+		return sha1.New, nil
+	case oid.Equal(oidHMACSHA256):
+		return sha256.New, nil
+	case oid.Equal(oidHMACSHA384):
+		return sha512.New384, nil
+	case oid.Equal(oidHMACSHA512):
+		return sha512.New, nil
+	}
+	return nil, fmt.Errorf("PBKDF2 with pseudo-random function %s", oid)
+}
+
+// encryptKey encrypts the PKCS#8 key der with AES-256-CBC under a key derived by
+// PBKDF2 with HMAC-SHA-256.
+func encryptKey(der, passphrase []byte) ([]byte, error) {
+	salt, iv := make([]byte, 16), make([]byte, aes.BlockSize)
+	rand.Read(salt)
+	rand.Read(iv)
+	key, err := pbkdf2.Key(sha256.New, string(passphrase), salt, iterations, 32)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(key)
+	block, err := aes.NewCipher(key)
+	if err != nil {
+		return nil, err
+	}
+	n := aes.BlockSize - len(der)%aes.BlockSize
+	data := append([]byte(nil), der...)
+	for range n {
+		data = append(data, byte(n))
+	}
+	cipher.NewCBCEncrypter(block, iv).CryptBlocks(data, data)
+
+	null := asn1.RawValue{Tag: asn1.TagNull}
+	kdf, err := asn1.Marshal(pbkdf2Params{Salt: salt, Iterations: iterations, PRF: pkix.AlgorithmIdentifier{Algorithm: oidHMACSHA256, Parameters: null}})
+	if err != nil {
+		return nil, err
+	}
+	vector, err := asn1.Marshal(iv)
+	if err != nil {
+		return nil, err
+	}
+	params, err := asn1.Marshal(pbes2Params{
+		KDF:        pkix.AlgorithmIdentifier{Algorithm: oidPBKDF2, Parameters: asn1.RawValue{FullBytes: kdf}},
+		Encryption: pkix.AlgorithmIdentifier{Algorithm: oidAES256CBC, Parameters: asn1.RawValue{FullBytes: vector}},
+	})
+	if err != nil {
+		return nil, err
+	}
+	return asn1.Marshal(encryptedKey{
+		Algorithm: pkix.AlgorithmIdentifier{Algorithm: oidPBES2, Parameters: asn1.RawValue{FullBytes: params}},
+		Data:      data,
+	})
+}
