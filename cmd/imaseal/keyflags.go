@@ -61,6 +61,9 @@ func (f *signingKeyFlags) open(ctx context.Context, out *output) (*sign.Signer, 
 	if err != nil {
 		return nil, err
 	}
+	if key.Note != "" {
+		out.note("%s", key.Note)
+	}
 	cert, err := f.certificate(key, out)
 	if err != nil {
 		return nil, err

@@ -138,6 +138,7 @@ func exitCodeOf(results []*result) error {
 type output struct {
 	stdout, stderr io.Writer
 	json, quiet    bool
+	verbose        bool
 	colour         bool
 	terminal       bool // stderr is one, so progress is drawn
 
@@ -156,7 +157,7 @@ func (f *outputFlags) add(cmd *cobra.Command) {
 func (f *outputFlags) open(cmd *cobra.Command) *output {
 	return &output{
 		stdout: cmd.OutOrStdout(), stderr: cmd.ErrOrStderr(),
-		json: f.json, quiet: f.quiet,
+		json: f.json, quiet: f.quiet, verbose: f.verbose,
 		colour:   os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb" && isTerminal(cmd.OutOrStdout()),
 		terminal: isTerminal(cmd.ErrOrStderr()),
 	}

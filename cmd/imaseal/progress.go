@@ -26,7 +26,7 @@ func startProgress(out *output, targets []target) *progress {
 	if out.quiet || !out.terminal {
 		return p
 	}
-	start := make(chan struct{})
+	start := make(chan any)
 	time.AfterFunc(progressDelay, func() { close(start) })
 	p.bars = mpb.New(mpb.WithOutput(out.stderr), mpb.WithWidth(40), mpb.WithRenderDelay(start))
 	if p.many {

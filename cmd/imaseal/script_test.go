@@ -34,7 +34,7 @@ func TestScript(t *testing.T) {
 		}
 	}
 	scripts, err := filepath.Glob("testdata/*.txtar")
-	if err != nil || len(scripts) < 8 {
+	if err != nil || len(scripts) < 5 {
 		t.Fatalf("only %d scripts found: %v", len(scripts), err)
 	}
 	testscript.Run(t, testscript.Params{

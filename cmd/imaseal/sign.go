@@ -99,11 +99,13 @@ func runSign(ctx context.Context, out *output, o *signOptions, args []string) er
 	if err != nil {
 		return err
 	}
-	if err := o.targets.makeOutput(o.dryRun); err != nil {
-		return err
-	}
 	list.checkChanges(ctx, s.finishedAlready)
 	list.dropBroken()
+	if !o.dryRun {
+		if err := list.makeFolders(); err != nil {
+			return err
+		}
+	}
 	results := o.targets.each(ctx, out, list.targets, s.one)
 	if !o.dryRun {
 		results = list.finishChanges(ctx, out, results, changesOptions{openPGP: s.openPGP, buildinfo: o.updateBuildinfo})

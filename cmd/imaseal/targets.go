@@ -216,10 +216,19 @@ func (f *targetFlags) each(ctx context.Context, out *output, targets []target, w
 
 var errNotReached = errors.New("not reached before the interruption: untouched")
 
-// makeOutput makes the folder of --output.
-func (f *targetFlags) makeOutput(dryRun bool) error {
-	if f.output == "" || dryRun {
-		return nil
+// makeFolders makes the folders below --output that the finished packages go to.
+func (l *worklist) makeFolders() error {
+	dests := make([]string, 0, len(l.targets)+len(l.changes))
+	for _, t := range l.targets {
+		dests = append(dests, t.dest)
 	}
-	return os.MkdirAll(f.output, 0o777)
+	for _, c := range l.changes {
+		dests = append(dests, c.dest)
+	}
+	for _, dest := range dests {
+		if err := os.MkdirAll(filepath.Dir(dest), 0o777); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -45,11 +45,11 @@ func runUnsign(ctx context.Context, out *output, o *unsignOptions, args []string
 	if err != nil {
 		return err
 	}
-	if err := o.targets.makeOutput(false); err != nil {
-		return err
-	}
 	list.checkChanges(ctx, nil)
 	list.dropBroken()
+	if err := list.makeFolders(); err != nil {
+		return err
+	}
 	results := o.targets.each(ctx, out, list.targets, func(ctx context.Context, t target, jobs int, p *packageProgress) *result {
 		return unsignOne(ctx, t)
 	})
@@ -80,6 +80,9 @@ func unsignOne(ctx context.Context, t target) *result {
 		}
 	} else {
 		r.Action = "unsigned"
+		if m != nil {
+			r.Files = len(m.Files) + len(m.Control)
+		}
 		err = atomicfile.Write(ctx, t.dest, func(w *os.File) error {
 			return pkg.Write(ctx, w, nil, sign.WriteOptions{})
 		}, atomicfile.Options{Like: f})

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"os"
@@ -94,6 +95,18 @@ func runVerify(ctx context.Context, out *output, o *verifyOptions, args []string
 		results = append(results, c.result())
 	}
 	return out.print(results)
+}
+
+func loadAll(files []string) ([]*x509.Certificate, error) {
+	var all []*x509.Certificate
+	for _, file := range files {
+		certs, err := keys.LoadCertificates(file)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, certs...)
+	}
+	return all, nil
 }
 
 // loadTrusted reads the certificates whose keys are trusted. Dates are only
