@@ -8,6 +8,13 @@ import (
 	"strings"
 )
 
+// Limits of a selection. A package's own is data from outside, and every file is
+// matched against every glob.
+const (
+	maxRules = 256
+	maxGlob  = 1024 // bytes
+)
+
 // SelectAll and SelectExec are the named rules of a [Selection].
 const (
 	SelectAll  = "all"
@@ -29,8 +36,11 @@ type Selection struct {
 //
 // A glob is an absolute path in which `*`, `?` and `[…]` stand for characters
 // other than a slash, as in [path.Match], and a component `**` for any number of
-// folders.
+// folders. There may be 256 rules and 256 exclusions, of 1024 bytes each.
 func NewSelection(selects, excludes []string) (Selection, error) {
+	if len(selects) > maxRules || len(excludes) > maxRules {
+		return Selection{}, fmt.Errorf("%d rules and %d exclusions are more than %d", len(selects), len(excludes), maxRules)
+	}
 	s := Selection{Select: canonical(selects), Exclude: canonical(excludes)}
 	if len(s.Select) == 0 {
 		s.Select = []string{SelectAll}
@@ -61,22 +71,23 @@ func checkGlob(glob string) error {
 	if !strings.HasPrefix(glob, "/") {
 		return fmt.Errorf("not all, exec or an absolute path such as /usr/bin/**")
 	}
-	if strings.ContainsFunc(glob, func(r rune) bool { return r < ' ' || r == 0x7f }) {
-		return fmt.Errorf("control characters are not allowed")
+	if len(glob) > maxGlob {
+		return fmt.Errorf("longer than %d bytes", maxGlob)
 	}
-	if strings.Count(glob, "**") > 8 {
-		return fmt.Errorf("more than eight **")
+	if !canBeStated(glob) {
+		return fmt.Errorf("control characters, and spaces at the end, are not allowed")
 	}
-	for _, part := range strings.Split(glob, "/") {
+	for part := range strings.SplitSeq(glob[1:], "/") {
+		switch part {
+		case "", ".", "..":
+			return fmt.Errorf("a component %q matches no file", part)
+		}
 		if _, err := path.Match(part, ""); err != nil {
 			return err
 		}
 	}
 	return nil
 }
-
-// headSize is how many bytes of a file's content [Selection.Match] looks at.
-const headSize = 4
 
 // Match reports whether f has to be signed. head holds the first bytes of its
 // content; nil where the content is not read and f.Class counts instead.
@@ -150,23 +161,31 @@ func matchGlob(glob, name string) bool {
 	return matchParts(strings.Split(glob, "/"), strings.Split(name, "/"))
 }
 
+// matchParts goes back to the last "**" only: what the ones before it took can
+// stay, as the last one takes anything. So it makes no more than
+// len(glob)*len(name) comparisons.
 func matchParts(glob, name []string) bool {
-	for len(glob) > 0 {
-		if glob[0] == "**" {
-			for i := 0; i <= len(name); i++ {
-				if matchParts(glob[1:], name[i:]) {
-					return true
-				}
-			}
+	rest, taken := -1, 0 // of glob behind the last "**"; of name when it was met
+	for g, n := 0, 0; ; {
+		switch {
+		case g < len(glob) && glob[g] == "**":
+			g++
+			rest, taken = g, n
+		case g == len(glob) && n == len(name):
+			return true
+		case g < len(glob) && n < len(name) && matchPart(glob[g], name[n]):
+			g++
+			n++
+		case rest >= 0 && taken < len(name):
+			taken++
+			g, n = rest, taken
+		default:
 			return false
 		}
-		if len(name) == 0 {
-			return false
-		}
-		if ok, err := path.Match(glob[0], name[0]); !ok || err != nil {
-			return false
-		}
-		glob, name = glob[1:], name[1:]
 	}
-	return len(name) == 0
+}
+
+func matchPart(glob, name string) bool {
+	ok, err := path.Match(glob, name)
+	return ok && err == nil
 }
