@@ -55,6 +55,11 @@ const (
 	statementFormat = statementFamily + "1"
 	statementEnd    = "Signature: 0s"
 	memberPrefix    = "SHA256-"
+
+	// maxStatement bounds the text in bytes; two full lists of the longest globs
+	// fit in. maxMembers bounds the digests, of which a .deb has five.
+	maxStatement = 1 << 20
+	maxMembers   = 64
 )
 
 // Body returns the bytes that the signature is over. It fails when a field could
@@ -63,7 +68,7 @@ func (s *Statement) Body() ([]byte, error) {
 	var b bytes.Buffer
 	var err error
 	field := func(name, value string) {
-		if value == "" || value != strings.TrimSpace(value) || strings.ContainsFunc(value, isControl) {
+		if value == "" || !canBeStated(value) {
 			err = fmt.Errorf("%s %q cannot be stated", name, value)
 		}
 		fmt.Fprintf(&b, "%s: %s\n", name, value)
@@ -78,14 +83,29 @@ func (s *Statement) Body() ([]byte, error) {
 	for _, glob := range s.Selection.Exclude {
 		field("Exclude", glob)
 	}
+	if !s.Hash.Strong() {
+		return nil, fmt.Errorf("a statement is not signed by %s", s.Hash)
+	}
 	field("Hash", s.Hash.String())
-	for _, m := range s.Members {
+	if len(s.Members) > maxMembers {
+		return nil, fmt.Errorf("%d member digests are more than %d", len(s.Members), maxMembers)
+	}
+	for i, m := range s.Members {
+		if m.Name == "" || strings.ContainsAny(m.Name, ": ") || !canBeStated(m.Name) || slices.ContainsFunc(s.Members[:i], m.sameName) {
+			return nil, fmt.Errorf("member %q cannot be stated, or not again", m.Name)
+		}
 		field(memberPrefix+m.Name, hex.EncodeToString(m.SHA256[:]))
 	}
 	return b.Bytes(), err
 }
 
-func isControl(r rune) bool { return r < ' ' || r == 0x7f }
+func (m MemberDigest) sameName(n MemberDigest) bool { return m.Name == n.Name }
+
+// canBeStated reports whether value can be read back from a line.
+func canBeStated(value string) bool {
+	return value == strings.TrimSpace(value) &&
+		!strings.ContainsFunc(value, func(r rune) bool { return r < ' ' || r == 0x7f })
+}
 
 // Sign makes the signature.
 func (s *Statement) Sign(key *Signer) error {
@@ -139,6 +159,9 @@ func (s *Statement) MarshalText() ([]byte, error) {
 // fields in their order, each written in the one way. It does not verify the
 // signature.
 func ParseStatement(text []byte) (*Statement, error) {
+	if len(text) > maxStatement {
+		return nil, fmt.Errorf("%d bytes are more than %d", len(text), maxStatement)
+	}
 	lines := strings.Split(string(text), "\n")
 	if lines[0] != statementFormat {
 		return nil, fmt.Errorf("first line is not %q", statementFormat)
@@ -147,14 +170,26 @@ func ParseStatement(text []byte) (*Statement, error) {
 		return nil, fmt.Errorf("last line does not end in a newline")
 	}
 	s := new(Statement)
+	var selects, excludes []string
 	for i, line := range lines[1 : len(lines)-1] {
 		name, value, ok := strings.Cut(line, ": ")
 		if !ok {
 			return nil, fmt.Errorf("line %d is no field", i+2)
 		}
-		if err := s.set(name, value); err != nil {
-			return nil, fmt.Errorf("line %d: %w", i+2, err)
+		switch name {
+		case "Select":
+			selects = append(selects, value)
+		case "Exclude":
+			excludes = append(excludes, value)
+		default:
+			if err := s.set(name, value); err != nil {
+				return nil, fmt.Errorf("line %d: %w", i+2, err)
+			}
 		}
+	}
+	var err error
+	if s.Selection, err = NewSelection(selects, excludes); err != nil {
+		return nil, err
 	}
 	if !s.Hash.Strong() {
 		return nil, fmt.Errorf("no usable field Hash")
@@ -179,10 +214,6 @@ func (s *Statement) set(name, value string) error {
 		s.Version = value
 	case "Architecture":
 		s.Arch = value
-	case "Select":
-		s.Selection, err = NewSelection(append(s.Selection.Select, value), s.Selection.Exclude)
-	case "Exclude":
-		s.Selection, err = NewSelection(s.Selection.Select, append(s.Selection.Exclude, value))
 	case "Hash":
 		s.Hash, err = ParseHash(value)
 	case "Signature":
@@ -223,7 +254,7 @@ func (s *Statement) Diff(holds *Statement) []string {
 		differ("digest of "+m.Name, hex.EncodeToString(m.SHA256[:]), holds.member(m.Name))
 	}
 	for _, m := range holds.Members {
-		if !slices.ContainsFunc(s.Members, func(t MemberDigest) bool { return t.Name == m.Name }) {
+		if !slices.ContainsFunc(s.Members, m.sameName) {
 			differ("digest of "+m.Name, "", hex.EncodeToString(m.SHA256[:]))
 		}
 	}
