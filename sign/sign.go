@@ -31,6 +31,10 @@ func Sign(ctx context.Context, p Package, key *Signer, o Options) (*Manifest, er
 	if err != nil {
 		return nil, err
 	}
+	// The statement can be read back in one form only.
+	if o.Selection, err = NewSelection(o.Selection.Select, o.Selection.Exclude); err != nil {
+		return nil, err
+	}
 	var files []*digested
 	b := newBatch(ctx, o.Jobs)
 	err = walk(b.ctx, p, o, func(*File) Hash { return h }, func(d *digested) error {
@@ -44,8 +48,15 @@ func Sign(ctx context.Context, p Package, key *Signer, o Options) (*Manifest, er
 			return fmt.Errorf("%q begins with %q, as only a package statement may: leave it out with --exclude or change it", d.path, statementFamily)
 		}
 		files = append(files, d)
+		// The links of an inode share one attribute, and a key that is no software
+		// key signs the same digest differently each time.
+		i := d.inode
+		if i.queued {
+			return nil
+		}
+		i.queued = true
 		return b.add(func() (err error) {
-			d.value, err = key.SignDigest(h, d.digest)
+			i.value, err = key.SignDigest(h, i.digest)
 			return err
 		})
 	})
@@ -57,7 +68,7 @@ func Sign(ctx context.Context, p Package, key *Signer, o Options) (*Manifest, er
 	}
 	m := new(Manifest)
 	for _, d := range files {
-		e := Entry{Path: d.path, Value: d.value}
+		e := Entry{Path: d.path, Value: d.inode.value}
 		if d.control {
 			m.Control = append(m.Control, e)
 		} else {
@@ -74,7 +85,10 @@ func Sign(ctx context.Context, p Package, key *Signer, o Options) (*Manifest, er
 	}
 	m.Statement.Selection = o.Selection
 	m.Statement.Hash = h
-	return m, m.Statement.Sign(key)
+	if err := m.Statement.Sign(key); err != nil {
+		return nil, err
+	}
+	return m, nil
 }
 
 func (o Options) hashFor(info Info) (Hash, error) {
