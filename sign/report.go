@@ -69,7 +69,7 @@ func Verify(ctx context.Context, p Package, keys *TrustedKeys, o Options) (*Repo
 	if m == nil {
 		m = new(Manifest)
 	}
-	if len(o.Selection.Select) == 0 && m.Statement != nil {
+	if len(o.Selection.Select) == 0 && len(o.Selection.Exclude) == 0 && m.Statement != nil {
 		o.Selection = m.Statement.Selection
 	}
 	if err := v.files(ctx, p, m, o); err != nil {

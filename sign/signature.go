@@ -114,7 +114,7 @@ func (s Signature) Algorithm() string {
 	if n := len(s.Sig); n >= 256 && n%64 == 0 {
 		return fmt.Sprintf("RSA-%d", 8*n)
 	}
-	if s.Sig[0] != 0x30 {
+	if len(s.Sig) == 0 || s.Sig[0] != 0x30 {
 		return "unknown"
 	}
 	for _, c := range []struct {

@@ -16,6 +16,9 @@ import (
 // them within one package.
 const maxRemembered = 16 << 20
 
+// rememberedSize is what one of them costs: a signature and its entry, generously.
+const rememberedSize = 1024
+
 // A Signer makes file signatures with one key. Its methods may be called
 // concurrently. Equal digests are signed once.
 type Signer struct {
@@ -87,11 +90,20 @@ func (s *Signer) SignDigest(h Hash, digest []byte) ([]byte, error) {
 		entry = new(onceSigned)
 		if s.room > 0 {
 			s.remembered[key] = entry
-			s.room -= 1024 // a signature and its entry, generously
+			s.room -= rememberedSize
 		}
 	}
 	s.mu.Unlock()
 	entry.once.Do(func() { entry.value, entry.err = s.sign(h, digest) })
+	if entry.err != nil {
+		// A token that was pulled out may be back for the next package.
+		s.mu.Lock()
+		if s.remembered[key] == entry {
+			delete(s.remembered, key)
+			s.room += rememberedSize
+		}
+		s.mu.Unlock()
+	}
 	return entry.value, entry.err
 }
 

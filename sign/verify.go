@@ -68,7 +68,7 @@ func (t *TrustedKeys) VerifyDigest(s Signature, digest []byte) error {
 
 // verifyWith chooses the algorithm by the key, as the kernel does.
 func verifyWith(pub crypto.PublicKey, s Signature, digest []byte) error {
-	if len(digest) != s.Hash.Size() {
+	if !s.Hash.Known() || len(digest) != s.Hash.Size() {
 		return fmt.Errorf("%w: it is over %s, the digest has %d bytes", ErrBadSignature, s.Hash, len(digest))
 	}
 	signed := s.signedDigest(digest)
