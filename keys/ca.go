@@ -1,6 +1,7 @@
 package keys
 
 import (
+	"context"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -8,7 +9,6 @@ import (
 	"crypto/rsa"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -45,7 +45,7 @@ type InitOptions struct {
 
 // An InitResult names the files that [Init] made.
 type InitResult struct {
-	CAKey, CACert                        string
+	CAKey, CACert                       string
 	SigningKey, SigningCert, SigningDER string
 	// CAFound says that the CA was there already.
 	CAFound bool
@@ -189,7 +189,7 @@ func (o *InitOptions) loadCA(r *InitResult) (*authority, error) {
 	if ask == nil && len(o.Passphrase) > 0 {
 		ask = func(string) ([]byte, error) { return append([]byte(nil), o.Passphrase...), nil }
 	}
-	key, err := openFile(nil, r.CAKey, ask)
+	key, err := openFile(context.Background(), r.CAKey, ask)
 	if err != nil {
 		return nil, fmt.Errorf("using the CA that is there: %w", err)
 	}
@@ -285,96 +285,4 @@ func keyGenerator(name string) (func() (crypto.Signer, error), error) {
 		return bits(4096), nil
 	}
 	return nil, fmt.Errorf("unknown type of key %q: use p256, p384, rsa2048, rsa3072 or rsa4096", name)
-}
-
-// newFiles are written all or not at all.
-type newFiles []newFile
-
-type newFile struct {
-	path string
-	mode fs.FileMode
-	data []byte
-}
-
-func (n *newFiles) add(path string, mode fs.FileMode, data []byte) {
-	*n = append(*n, newFile{path, mode, data})
-}
-
-func (n *newFiles) addCertificate(path string, cert *x509.Certificate) {
-	n.add(path, 0o644, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw}))
-}
-
-func (n *newFiles) addKey(path string, key crypto.Signer, passphrase []byte) error {
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return err
-	}
-	defer clear(der)
-	block := &pem.Block{Type: "PRIVATE KEY", Bytes: der}
-	if len(passphrase) > 0 {
-		block.Type = "ENCRYPTED PRIVATE KEY"
-		if block.Bytes, err = encryptKey(der, passphrase); err != nil {
-			return err
-		}
-	}
-	n.add(path, 0o600, pem.EncodeToMemory(block))
-	return nil
-}
-
-// write makes the folders and the files, and removes what it made on an error.
-func (n newFiles) write(dirs ...string) (err error) {
-	var made []string
-	defer func() {
-		for _, f := range n {
-			clear(f.data)
-		}
-		if err != nil {
-			for i := len(made) - 1; i >= 0; i-- {
-				os.Remove(made[i])
-			}
-		}
-	}()
-	for _, dir := range dirs {
-		fresh, err := makeFolders(dir)
-		made = append(made, fresh...)
-		if err != nil {
-			return err
-		}
-	}
-	for _, f := range n {
-		w, err := os.OpenFile(f.path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, f.mode)
-		if err != nil {
-			return err
-		}
-		made = append(made, f.path)
-		_, err = w.Write(f.data)
-		if err == nil {
-			err = w.Sync()
-		}
-		if closeErr := w.Close(); err == nil {
-			err = closeErr
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// makeFolders makes dir and its parents, for the owner only, and returns those
-// that were not there, parents first.
-func makeFolders(dir string) ([]string, error) {
-	var missing []string
-	for d := filepath.Clean(dir); ; d = filepath.Dir(d) {
-		if _, err := os.Stat(d); !errors.Is(err, fs.ErrNotExist) {
-			break
-		}
-		missing = append([]string{d}, missing...)
-	}
-	for i, d := range missing {
-		if err := os.Mkdir(d, 0o700); err != nil {
-			return missing[:i], err
-		}
-	}
-	return missing, nil
 }

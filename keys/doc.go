@@ -1,6 +1,24 @@
-// Package keys finds signing keys and certificates, and makes them. It hands out
-// [crypto.Signer]s, certificates and OpenPGP signers, and knows no package format.
+// Package keys opens what signs and judges what is trusted: private keys,
+// certificates and OpenPGP keys. It hands out [crypto.Signer]s, certificates and
+// makers of OpenPGP signatures, and knows no package format. Start with [Open],
+// [LoadCertificates], [OpenPGPSigner] and [LoadKeyring]; [Init] makes new keys.
 //
-// A key reference is a path, or scheme:rest, which [Open] looks up in one table.
-// Passphrases come by callback, [Passphrase], never as an argument of a command.
+// # Key references
+//
+// A key is named by a reference. What stands before its first colon decides how
+// it is opened, never what happens to be on the disk:
+//
+//	keys/signing.key        a file
+//	file:odd:name.key       a file, whatever its name is
+//	./odd:name.key          the same: a slash before the colon ends the doubt
+//	gpg:0123…CDEF           an OpenPGP key in GnuPG's keyring, agent or card
+//
+// The last names an OpenPGP key only, the others either kind. The table is in
+// ref.go.
+//
+// # Secrets
+//
+// Passphrases come by callback, [Passphrase], never as an argument of a command,
+// and are overwritten after use as far as Go's libraries let us. No error holds
+// part of one, or of a key.
 package keys

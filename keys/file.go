@@ -7,133 +7,211 @@ import (
 	"crypto/ecdsa"
 	"crypto/rsa"
 	"crypto/x509"
+	"encoding/asn1"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
+	"strings"
 )
 
-// maxKeyFile bounds a key or certificate file in bytes; a chain of RSA-4096
-// certificates with their texts stays far below it.
-const maxKeyFile = 1 << 20
+const (
+	// maxKeyFile bounds a key or certificate file in bytes; a chain of RSA-4096
+	// certificates with their texts stays far below it.
+	maxKeyFile = 1 << 20
+	// maxKeyDER is more than an RSA key of 16384 bits needs. Parsing checks RSA
+	// keys, which takes the longer the larger they are.
+	maxKeyDER = 16 << 10
+)
 
 func readKeyFile(path string) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	content, err := io.ReadAll(io.LimitReader(f, maxKeyFile+1))
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	if len(content) > maxKeyFile {
-		return nil, fmt.Errorf("%s: more than %d bytes, this is no key file", path, maxKeyFile)
-	}
-	return content, nil
+	content, _, err := readKeyFileMode(path)
+	return content, err
 }
 
-func openFile(ctx context.Context, path string, p Passphrase) (*Key, error) {
-	content, err := readKeyFile(path)
+func readKeyFileMode(path string) ([]byte, fs.FileMode, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, 0, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, 0, err
+	}
+	content, err := io.ReadAll(io.LimitReader(f, maxKeyFile+1))
+	if err != nil {
+		return nil, 0, err
+	}
+	if len(content) > maxKeyFile {
+		return nil, 0, fmt.Errorf("%s: more than %d bytes, this is no key file", path, maxKeyFile)
+	}
+	return content, info.Mode(), nil
+}
+
+// openToOthers warns of a private key that is not the owner's alone. It is no
+// error: build machines have keys that a group reads.
+func openToOthers(path string, mode fs.FileMode) string {
+	if !mode.IsRegular() || mode.Perm()&0o066 == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%s: other users can read or write this private key (mode %04o): chmod 600 it", path, mode.Perm())
+}
+
+func openFile(_ context.Context, path string, p Passphrase) (*Key, error) {
+	content, mode, err := readKeyFileMode(path)
 	if err != nil {
 		return nil, err
 	}
 	defer clear(content)
-	key, err := parsePrivateKey(content, func() ([]byte, error) { return p("Passphrase for " + path + ": ") })
+	key, err := parsePrivateKey(content, path, p)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	key.Signer, key.Note = accelerate(key.Signer)
+	signer, note := accelerate(key.Signer)
+	key.Signer = signer
+	key.Note = joinNotes(openToOthers(path, mode), note)
 	return key, nil
 }
 
-// parsePrivateKey reads PKCS#8 (plain or encrypted), PKCS#1 and SEC 1, in PEM or
-// DER. passphrase is called at most once. Errors never hold bytes of the key.
-func parsePrivateKey(content []byte, passphrase func() ([]byte, error)) (*Key, error) {
-	key := new(Key)
-	rest := content
-	var found bool
-	for {
+func joinNotes(notes ...string) string {
+	return strings.Join(strings.FieldsFunc(strings.Join(notes, "\n"), func(r rune) bool { return r == '\n' }), "; ")
+}
+
+// parsePrivateKey finds the one private key in content, and its certificate:
+// PKCS #8 (plain or encrypted), PKCS #1 and SEC 1, in PEM or DER. p is called at
+// most once; name is what it is told to ask for. Errors never hold bytes of the
+// key.
+func parsePrivateKey(content []byte, name string, p Passphrase) (*Key, error) {
+	if !bytes.Contains(content, pemStart) {
+		signer, err := parseDER(content, name, p)
+		if err != nil {
+			return nil, err
+		}
+		return &Key{Signer: signer}, nil
+	}
+	var found *pem.Block
+	var certs []*x509.Certificate
+	var others []string
+	for rest := content; ; {
 		var block *pem.Block
 		if block, rest = pem.Decode(rest); block == nil {
 			break
 		}
-		found = true
-		switch {
-		case block.Type == "CERTIFICATE":
-			if key.Certificate != nil {
-				continue
+		defer clear(block.Bytes)
+		switch block.Type {
+		case "PRIVATE KEY", "ENCRYPTED PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY":
+			if found != nil {
+				return nil, errors.New("it holds more than one private key: keep one in a file")
 			}
-			cert, err := x509.ParseCertificate(block.Bytes)
-			if err != nil {
-				return nil, fmt.Errorf("the certificate in it: %w", err)
-			}
-			key.Certificate = cert
-		case bytes.HasSuffix([]byte(block.Type), []byte("PRIVATE KEY")):
-			if key.Signer != nil {
-				return nil, errors.New("it holds more than one private key")
-			}
-			signer, err := parseBlock(block, passphrase)
+			found = block
+		case "CERTIFICATE", "X509 CERTIFICATE":
+			cert, err := parseCertificate(block.Bytes)
 			if err != nil {
 				return nil, err
 			}
-			key.Signer = signer
+			certs = append(certs, cert)
+		case "OPENSSH PRIVATE KEY":
+			return nil, errors.New("this is a key in OpenSSH's own format: convert a copy of it with ssh-keygen -p -m PKCS8 -f COPY")
+		case "PGP PRIVATE KEY BLOCK":
+			return nil, errors.New("this is an OpenPGP key, which kernels do not take: it is for --openpgp-key; imaseal keys init makes a key for files")
+		default:
+			others = append(others, block.Type)
 		}
 	}
-	if !found {
-		signer, err := parseDER(content, passphrase)
-		if err != nil {
-			return nil, err
-		}
-		key.Signer = signer
+	if found == nil {
+		return nil, noKeyError(certs, others)
 	}
-	if key.Signer == nil {
-		return nil, errors.New("it holds no private key")
+	if found.Headers["DEK-Info"] != "" || strings.Contains(found.Headers["Proc-Type"], "ENCRYPTED") {
+		return nil, fmt.Errorf("it is encrypted in OpenSSL's old way, which is not safe: convert it with %s", convertCommand(name))
+	}
+	signer, err := parseDER(found.Bytes, name, p)
+	if err != nil {
+		return nil, err
+	}
+	key := &Key{Signer: signer}
+	for _, cert := range certs {
+		if key.Certificate == nil || Match(key.Certificate, signer.Public()) != nil && Match(cert, signer.Public()) == nil {
+			key.Certificate = cert
+		}
 	}
 	return key, nil
 }
 
-func parseBlock(block *pem.Block, passphrase func() ([]byte, error)) (crypto.Signer, error) {
-	if block.Headers["DEK-Info"] != "" {
-		return nil, errors.New("it is encrypted in OpenSSL's old way, which is not safe: convert it with openssl pkcs8 -topk8 -in OLD -out NEW")
+var pemStart = []byte("-----BEGIN ")
+
+func noKeyError(certs []*x509.Certificate, others []string) error {
+	switch {
+	case len(certs) > 0:
+		return errors.New("it holds a certificate but no private key: that is what --cert takes")
+	case len(others) > 0:
+		return fmt.Errorf("it holds no private key, only PEM of type %q", others)
 	}
-	switch block.Type {
-	case "PRIVATE KEY", "ENCRYPTED PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY":
-		return parseDER(block.Bytes, passphrase)
-	}
-	return nil, fmt.Errorf("a key of type %q cannot sign files: use an RSA or ECDSA key", block.Type)
+	return errors.New("it holds no private key that could be read as PEM")
 }
 
-func parseDER(der []byte, passphrase func() ([]byte, error)) (crypto.Signer, error) {
+// convertCommand is a command line that writes the key in a way that can be read.
+func convertCommand(name string) string {
+	if strings.ContainsFunc(name, func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune("/._-+", r)
+	}) {
+		name = "'" + strings.ReplaceAll(name, "'", `'\''`) + "'"
+	}
+	return "openssl pkcs8 -topk8 -v2 aes-256-cbc -in " + name + " -out NEW"
+}
+
+var errNoKey = errors.New("this is no private key, neither PEM nor DER")
+
+// parseDER tells the forms apart by their structure, so that an error speaks of
+// the right one.
+func parseDER(der []byte, name string, p Passphrase) (crypto.Signer, error) {
+	if len(der) > maxKeyDER {
+		return nil, fmt.Errorf("a key of %d bytes is too large", len(der))
+	}
 	if isEncrypted(der) {
-		secret, err := passphrase()
-		if err != nil {
-			return nil, err
-		}
-		defer clear(secret)
-		plain, err := decryptPKCS8(der, secret)
+		plain, err := decryptKey(der, name, p)
 		if err != nil {
 			return nil, err
 		}
 		defer clear(plain)
 		der = plain
 	}
-	if key, err := x509.ParsePKCS8PrivateKey(der); err == nil {
-		switch key := key.(type) {
-		case *rsa.PrivateKey:
-			return key, nil
-		case *ecdsa.PrivateKey:
-			return key, nil
-		default:
-			return nil, fmt.Errorf("a %T cannot sign files: use an RSA or ECDSA key", key)
-		}
+	var sequence, version, second asn1.RawValue
+	if err := unmarshalAll(der, &sequence); err != nil || sequence.Tag != asn1.TagSequence {
+		return nil, errNoKey
 	}
-	if key, err := x509.ParsePKCS1PrivateKey(der); err == nil {
+	rest, err := asn1.Unmarshal(sequence.Bytes, &version)
+	if err == nil {
+		_, err = asn1.Unmarshal(rest, &second)
+	}
+	if err != nil || version.Tag != asn1.TagInteger {
+		return nil, errNoKey
+	}
+	switch second.Tag {
+	case asn1.TagInteger: // PKCS #1: version, modulus
+		key, err := x509.ParsePKCS1PrivateKey(der)
+		return asSigner(key, err)
+	case asn1.TagOctetString: // SEC 1: version, private key
+		key, err := x509.ParseECPrivateKey(der)
+		return asSigner(key, err)
+	default: // PKCS #8: version, algorithm
+		key, err := x509.ParsePKCS8PrivateKey(der)
+		return asSigner(key, err)
+	}
+}
+
+// asSigner takes what kernels verify; its strength is for the signer to judge.
+func asSigner(key any, err error) (crypto.Signer, error) {
+	if err != nil {
+		return nil, fmt.Errorf("parsing the private key: %w", err)
+	}
+	switch key := key.(type) {
+	case *rsa.PrivateKey:
+		return key, nil
+	case *ecdsa.PrivateKey:
 		return key, nil
 	}
-	if key, err := x509.ParseECPrivateKey(der); err == nil {
-		return key, nil
-	}
-	return nil, errors.New("no private key in PKCS#8, PKCS#1 or SEC 1 form is in it")
+	return nil, fmt.Errorf("a %T cannot sign files: use an RSA or ECDSA key", key)
 }

@@ -1,12 +1,15 @@
 package keys
 
 import (
-	"bufio"
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
+	"sync"
+	"syscall"
 
 	"golang.org/x/term"
 )
@@ -18,7 +21,8 @@ type Passphrase func(prompt string) ([]byte, error)
 // maxPassphrase bounds what is read in bytes.
 const maxPassphrase = 4096
 
-// PassphraseFromFile takes the first line of the file at path.
+// PassphraseFromFile takes the first line of the file at path, without its end. An
+// empty one is an error: it is more likely a mistake than a passphrase.
 func PassphraseFromFile(path string) Passphrase {
 	return func(string) ([]byte, error) {
 		f, err := os.Open(path)
@@ -30,11 +34,15 @@ func PassphraseFromFile(path string) Passphrase {
 	}
 }
 
-// PassphraseFromFD takes the first line of file descriptor fd. Asked again it gives
-// the same passphrase: a pipe can be read but once.
+// PassphraseFromFD takes the first line of file descriptor fd, as
+// [PassphraseFromFile] does. Asked again it gives the same passphrase: a pipe can
+// be read but once. It may be called concurrently.
 func PassphraseFromFD(fd int) Passphrase {
+	var mu sync.Mutex
 	var line []byte
 	return func(string) ([]byte, error) {
+		mu.Lock()
+		defer mu.Unlock()
 		if line == nil {
 			f := os.NewFile(uintptr(fd), fmt.Sprintf("file descriptor %d", fd))
 			if f == nil {
@@ -51,14 +59,29 @@ func PassphraseFromFD(fd int) Passphrase {
 }
 
 func firstLine(r io.Reader) ([]byte, error) {
-	line, err := bufio.NewReader(io.LimitReader(r, maxPassphrase+1)).ReadBytes('\n')
-	if err != nil && err != io.EOF {
-		return nil, fmt.Errorf("reading the passphrase: %w", err)
+	// All the room at once: a buffer that grew would leave copies behind.
+	text := make([]byte, maxPassphrase+1)
+	defer clear(text)
+	n := 0
+	for n < len(text) && bytes.IndexByte(text[:n], '\n') < 0 {
+		more, err := r.Read(text[n:])
+		n += more
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return nil, fmt.Errorf("reading the passphrase: %w", err)
+		}
 	}
+	line, _, _ := bytes.Cut(text[:n], []byte("\n"))
 	if len(line) > maxPassphrase {
 		return nil, fmt.Errorf("reading the passphrase: the first line has more than %d bytes", maxPassphrase)
 	}
-	return bytes.TrimRight(line, "\r\n"), nil
+	line = bytes.TrimSuffix(line, []byte("\r"))
+	if len(line) == 0 {
+		return nil, errors.New("reading the passphrase: the first line is empty")
+	}
+	return bytes.Clone(line), nil
 }
 
 // PassphraseFromTerminal asks on the terminal of the process, without echo.
@@ -87,6 +110,7 @@ func NewPassphraseFromTerminal() Passphrase {
 		}
 		second, err := ask(tty, "Again: ")
 		if err != nil {
+			clear(first)
 			return nil, err
 		}
 		defer clear(second)
@@ -106,12 +130,39 @@ func openTerminal() (*os.File, error) {
 	return tty, nil
 }
 
+// ask reads one line. An interrupt while it waits puts the echo back on, and gives
+// context.Canceled.
 func ask(tty *os.File, prompt string) ([]byte, error) {
-	fmt.Fprint(tty, prompt)
-	line, err := term.ReadPassword(int(tty.Fd()))
-	fmt.Fprintln(tty)
+	fd := int(tty.Fd())
+	before, err := term.GetState(fd)
 	if err != nil {
 		return nil, fmt.Errorf("reading the passphrase: %w", err)
 	}
-	return line, nil
+	interrupted := make(chan os.Signal, 1)
+	signal.Notify(interrupted, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	defer signal.Stop(interrupted)
+
+	fmt.Fprint(tty, prompt)
+	type answer struct {
+		line []byte
+		err  error
+	}
+	answered := make(chan answer, 1)
+	go func() {
+		line, err := term.ReadPassword(fd)
+		answered <- answer{line, err}
+	}()
+	select {
+	case a := <-answered:
+		fmt.Fprintln(tty)
+		if a.err != nil {
+			return nil, fmt.Errorf("reading the passphrase: %w", a.err)
+		}
+		return a.line, nil
+	case <-interrupted:
+		// The reader stays behind; the program is about to end.
+		term.Restore(fd, before)
+		fmt.Fprintln(tty)
+		return nil, fmt.Errorf("reading the passphrase: %w", context.Canceled)
+	}
 }

@@ -63,11 +63,12 @@ const (
 	iterations = 600_000
 	// maxIterations and maxScrypt bound the work and the memory that a key file can
 	// ask for.
-	maxIterations = 20_000_000
+	maxIterations = 10_000_000
 	maxScrypt     = 64 << 20
 )
 
-var errPassphrase = errors.New("wrong passphrase")
+// ErrWrongPassphrase says that a key could not be decrypted.
+var ErrWrongPassphrase = errors.New("wrong passphrase")
 
 func isEncrypted(der []byte) bool {
 	var k encryptedKey
@@ -75,42 +76,75 @@ func isEncrypted(der []byte) bool {
 	return err == nil && len(rest) == 0
 }
 
-// decryptPKCS8 returns the PKCS#8 key in der.
-func decryptPKCS8(der, passphrase []byte) ([]byte, error) {
+func unmarshalAll(der []byte, into any) error {
+	rest, err := asn1.Unmarshal(der, into)
+	if err == nil && len(rest) > 0 {
+		err = errors.New("trailing data")
+	}
+	return err
+}
+
+// decryptKey asks for the passphrase of the encrypted key der, which name names,
+// and returns the PKCS #8 key in it.
+func decryptKey(der []byte, name string, p Passphrase) ([]byte, error) {
+	open, err := parseEncrypted(der)
+	if err != nil {
+		return nil, fmt.Errorf("its encryption cannot be read: %w; convert it with %s", err, convertCommand(name))
+	}
+	if p == nil {
+		return nil, errors.New("it is encrypted and there is nothing to take its passphrase from")
+	}
+	passphrase, err := p("Passphrase for " + name + ": ")
+	if err != nil {
+		return nil, err
+	}
+	defer clear(passphrase)
+	return open(passphrase)
+}
+
+// parseEncrypted reads how a key is encrypted, refuses what would take too much
+// time or memory, and returns the function that decrypts it.
+func parseEncrypted(der []byte) (open func(passphrase []byte) ([]byte, error), err error) {
 	var k encryptedKey
-	if _, err := asn1.Unmarshal(der, &k); err != nil {
+	if err := unmarshalAll(der, &k); err != nil {
 		return nil, err
 	}
 	if !k.Algorithm.Algorithm.Equal(oidPBES2) {
-		return nil, fmt.Errorf("it is encrypted by scheme %s: convert it with openssl pkcs8 -topk8 -v2 aes-256-cbc -in OLD -out NEW", k.Algorithm.Algorithm)
+		return nil, fmt.Errorf("scheme %s is not PBES2", k.Algorithm.Algorithm)
 	}
 	var params pbes2Params
-	if _, err := asn1.Unmarshal(k.Algorithm.Parameters.FullBytes, &params); err != nil {
-		return nil, fmt.Errorf("parameters of its encryption: %w", err)
+	if err := unmarshalAll(k.Algorithm.Parameters.FullBytes, &params); err != nil {
+		return nil, fmt.Errorf("parameters: %w", err)
 	}
 	size, err := aesKeySize(params.Encryption.Algorithm)
 	if err != nil {
 		return nil, err
 	}
-	key, err := deriveKey(params.KDF, passphrase, size)
+	derive, err := keyDerivation(params.KDF, size)
 	if err != nil {
 		return nil, err
 	}
-	defer clear(key)
 	var iv []byte
-	if _, err := asn1.Unmarshal(params.Encryption.Parameters.FullBytes, &iv); err != nil || len(iv) != aes.BlockSize {
-		return nil, errors.New("its encryption has no initialization vector of 16 bytes")
+	if err := unmarshalAll(params.Encryption.Parameters.FullBytes, &iv); err != nil || len(iv) != aes.BlockSize {
+		return nil, errors.New("there is no initialization vector of 16 bytes")
 	}
 	if len(k.Data) == 0 || len(k.Data)%aes.BlockSize != 0 {
-		return nil, errors.New("its encrypted part has an odd length")
+		return nil, fmt.Errorf("%d encrypted bytes are no whole number of blocks", len(k.Data))
 	}
-	block, err := aes.NewCipher(key)
-	if err != nil {
-		return nil, err
-	}
-	plain := make([]byte, len(k.Data))
-	cipher.NewCBCDecrypter(block, iv).CryptBlocks(plain, k.Data)
-	return unpad(plain)
+	return func(passphrase []byte) ([]byte, error) {
+		key, err := derive(passphrase)
+		if err != nil {
+			return nil, err
+		}
+		defer clear(key)
+		block, err := aes.NewCipher(key)
+		if err != nil {
+			return nil, err
+		}
+		plain := make([]byte, len(k.Data))
+		cipher.NewCBCDecrypter(block, iv).CryptBlocks(plain, k.Data)
+		return unpad(plain)
+	}, nil
 }
 
 // unpad takes the padding of RFC 8018 off; that it is not there is how a wrong
@@ -118,18 +152,18 @@ func decryptPKCS8(der, passphrase []byte) ([]byte, error) {
 func unpad(plain []byte) ([]byte, error) {
 	n := int(plain[len(plain)-1])
 	if n == 0 || n > aes.BlockSize {
-		return nil, errPassphrase
+		return nil, ErrWrongPassphrase
 	}
 	for _, c := range plain[len(plain)-n:] {
 		if int(c) != n {
-			return nil, errPassphrase
+			return nil, ErrWrongPassphrase
 		}
 	}
 	plain = plain[:len(plain)-n]
-	// One wrong passphrase in 256 leaves a good padding, but no DER.
-	var any asn1.RawValue
-	if rest, err := asn1.Unmarshal(plain, &any); err != nil || len(rest) > 0 {
-		return nil, errPassphrase
+	// One wrong passphrase in 256 leaves a good padding, but hardly ever DER.
+	var sequence asn1.RawValue
+	if err := unmarshalAll(plain, &sequence); err != nil || sequence.Tag != asn1.TagSequence {
+		return nil, ErrWrongPassphrase
 	}
 	return plain, nil
 }
@@ -143,14 +177,16 @@ func aesKeySize(oid asn1.ObjectIdentifier) (int, error) {
 	case oid.Equal(oidAES256CBC):
 		return 32, nil
 	}
-	return 0, fmt.Errorf("it is encrypted by cipher %s: convert it with openssl pkcs8 -topk8 -v2 aes-256-cbc -in OLD -out NEW", oid)
+	return 0, fmt.Errorf("cipher %s is not AES in CBC mode", oid)
 }
 
-func deriveKey(kdf pkix.AlgorithmIdentifier, passphrase []byte, size int) ([]byte, error) {
+// keyDerivation returns the function that derives a key of size bytes from a
+// passphrase.
+func keyDerivation(kdf pkix.AlgorithmIdentifier, size int) (func(passphrase []byte) ([]byte, error), error) {
 	switch {
 	case kdf.Algorithm.Equal(oidPBKDF2):
 		var p pbkdf2Params
-		if _, err := asn1.Unmarshal(kdf.Parameters.FullBytes, &p); err != nil {
+		if err := unmarshalAll(kdf.Parameters.FullBytes, &p); err != nil {
 			return nil, fmt.Errorf("parameters of PBKDF2: %w", err)
 		}
 		if p.Iterations < 1 || p.Iterations > maxIterations {
@@ -160,18 +196,28 @@ func deriveKey(kdf pkix.AlgorithmIdentifier, passphrase []byte, size int) ([]byt
 		if err != nil {
 			return nil, err
 		}
-		return pbkdf2.Key(prf, string(passphrase), p.Salt, p.Iterations, size)
+		if p.KeyLength != 0 && p.KeyLength != size {
+			return nil, fmt.Errorf("PBKDF2 makes a key of %d bytes, the cipher takes %d", p.KeyLength, size)
+		}
+		return func(passphrase []byte) ([]byte, error) {
+			return pbkdf2.Key(prf, string(passphrase), p.Salt, p.Iterations, size)
+		}, nil
 	case kdf.Algorithm.Equal(oidScrypt):
 		var p scryptParams
-		if _, err := asn1.Unmarshal(kdf.Parameters.FullBytes, &p); err != nil {
+		if err := unmarshalAll(kdf.Parameters.FullBytes, &p); err != nil {
 			return nil, fmt.Errorf("parameters of scrypt: %w", err)
 		}
 		if p.N < 2 || p.R < 1 || p.P < 1 || p.P > 64 || p.N > maxScrypt || p.R > maxScrypt/128/p.N {
 			return nil, fmt.Errorf("scrypt with N=%d, r=%d, p=%d asks for too much", p.N, p.R, p.P)
 		}
-		return scrypt.Key(passphrase, p.Salt, p.N, p.R, p.P, size)
+		if p.KeyLength != 0 && p.KeyLength != size {
+			return nil, fmt.Errorf("scrypt makes a key of %d bytes, the cipher takes %d", p.KeyLength, size)
+		}
+		return func(passphrase []byte) ([]byte, error) {
+			return scrypt.Key(passphrase, p.Salt, p.N, p.R, p.P, size)
+		}, nil
 	}
-	return nil, fmt.Errorf("its key is derived by %s, not by PBKDF2 or scrypt", kdf.Algorithm)
+	return nil, fmt.Errorf("its key is derived by %s, neither PBKDF2 nor scrypt", kdf.Algorithm)
 }
 
 func pseudoRandom(oid asn1.ObjectIdentifier) (func() hash.Hash, error) {
@@ -204,9 +250,10 @@ func encryptKey(der, passphrase []byte) ([]byte, error) {
 		return nil, err
 	}
 	n := aes.BlockSize - len(der)%aes.BlockSize
-	data := append([]byte(nil), der...)
-	for range n {
-		data = append(data, byte(n))
+	// All the room at once: a slice that grew would leave the key behind.
+	data := make([]byte, len(der)+n)
+	for i := range data[copy(data, der):] {
+		data[len(der)+i] = byte(n)
 	}
 	cipher.NewCBCEncrypter(block, iv).CryptBlocks(data, data)
 

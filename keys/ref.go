@@ -37,16 +37,25 @@ var scheme = regexp.MustCompile(`^([a-z][a-z0-9+.-]+):`)
 
 // Open opens the key that ref names: a path, or file:PATH. A path that has a colon
 // within its first part needs ./ in front. p is asked only when the key is
-// encrypted.
+// encrypted; a wrong passphrase gives [ErrWrongPassphrase].
 func Open(ctx context.Context, ref string, p Passphrase) (*Key, error) {
-	m := scheme.FindStringSubmatch(ref)
-	if m == nil {
-		return openFile(ctx, ref, p)
-	}
-	open, ok := schemes[m[1]]
+	name, rest := splitRef(ref)
+	open, ok := schemes[name]
 	if !ok {
-		return nil, fmt.Errorf("key %s…: this build knows no keys of that kind, but paths and %s; for a file of that name write ./%s",
-			m[0], strings.Join(slices.Sorted(maps.Keys(schemes)), ", "), m[0])
+		return nil, unknownScheme(name, slices.Sorted(maps.Keys(schemes)))
 	}
-	return open(ctx, strings.TrimPrefix(ref, m[0]), p)
+	return open(ctx, rest, p)
+}
+
+func unknownScheme(name string, known []string) error {
+	return fmt.Errorf("key %s:…: this build knows no keys of that kind, but paths and %s:; for a file of that name write ./%s:…",
+		name, strings.Join(known, ":, "), name)
+}
+
+// splitRef returns the scheme of a reference, "file" for a path, and what follows.
+func splitRef(ref string) (name, rest string) {
+	if m := scheme.FindStringSubmatch(ref); m != nil {
+		return m[1], strings.TrimPrefix(ref, m[0])
+	}
+	return "file", ref
 }
