@@ -17,7 +17,6 @@ import (
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
-	"github.com/mikelolasagasti/xz"
 	"github.com/ulikunitz/xz/lzma"
 )
 
@@ -101,11 +100,7 @@ func open(r io.Reader, f Format) (io.ReadCloser, error) {
 		}
 		return d.IOReadCloser(), nil
 	case Xz:
-		z, err := xz.NewReader(bufio.NewReaderSize(r, 64<<10), maxDictionary)
-		if err != nil {
-			return nil, err
-		}
-		return io.NopCloser(z), nil
+		return newXz(r)
 	case Lzma:
 		return newLzma(r)
 	}
@@ -207,8 +202,15 @@ func (l *limited) tooLong() error {
 	return fmt.Errorf("%s has more than %d bytes decompressed: refused as a decompression bomb", l.what, l.limit)
 }
 
-// NewReaderAt is [NewReader] for size bytes of r, which several goroutines, at most
-// jobs, may decompress.
+// NewReaderAt is [NewReader] for size bytes of r, which up to jobs threads may
+// decompress where that is faster.
 func NewReaderAt(r io.ReaderAt, size int64, f Format, jobs int) (io.ReadCloser, error) {
-	return NewReader(io.NewSectionReader(r, 0, size), f)
+	if f != Xz || jobs < 2 || size < childSize {
+		return NewReader(io.NewSectionReader(r, 0, size), f)
+	}
+	body, err := newXzChild(r, size, jobs)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", f, err)
+	}
+	return &reader{format: f, body: body}, nil
 }
