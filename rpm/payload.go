@@ -1,0 +1,328 @@
+package rpm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"iter"
+
+	"github.com/imaseal/imaseal/internal/compression"
+	"github.com/imaseal/imaseal/sign"
+)
+
+// errStopped says that the caller of a walk wants no more.
+var errStopped = errors.New("the walk was stopped")
+
+// Files walks the regular files of the payload, %ghost files not among them. Where
+// the payload and the main header disagree about names, types, sizes or links the
+// walk fails.
+//
+// The walk of a package that carries no file signatures also fails when the digests
+// that the package records of its main header and of the compressed payload do not
+// hold. Of one that does they are for [Package.CheckDigests] to report, and
+// [Package.Write] refuses it.
+//
+// Of a package that was opened to trust the header's digests the payload is not
+// decompressed: its compressed form is checked first, then the files come in the
+// order of the main header, without Content.
+func (p *Package) Files(ctx context.Context) iter.Seq2[*sign.File, error] {
+	return func(yield func(*sign.File, error) bool) {
+		walk := p.walkPayload
+		if p.trust {
+			walk = p.walkHeader
+		}
+		if err := walk(ctx, func(f *sign.File) bool { return yield(f, nil) }); err != nil && err != errStopped {
+			yield(nil, err)
+		}
+	}
+}
+
+// walkHeader yields the files by what the main header says of them.
+func (p *Package) walkHeader(ctx context.Context, yield func(*sign.File) bool) error {
+	if err := p.requireDigests(ctx); err != nil {
+		return err
+	}
+	if !p.digests.coverPayload() {
+		return errors.New("the package records no digest of its payload, so its header's digests cannot be trusted: sign it without --trust-header-digests")
+	}
+	for i := range p.files.n {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if !p.files.carriesFile(i) {
+			continue
+		}
+		f, err := p.files.file(i)
+		if err != nil {
+			return err
+		}
+		f.Class = p.files.classOf(i)
+		if !yield(f) {
+			return errStopped
+		}
+	}
+	return nil
+}
+
+// walkPayload yields the files as the payload has them.
+func (p *Package) walkPayload(ctx context.Context, yield func(*sign.File) bool) (err error) {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	var alt *hashing
+	wanted := p.digests.required()
+	if p.signed() { // to be verified: then CheckDigests will want the others too
+		wanted = p.digests.raw()
+		alt = p.digests.startAlt()
+	}
+	finish := p.digests.start(ctx, p, wanted)
+	defer func() {
+		failed := finish(err == nil)
+		if err == nil && !(p.signed() && errors.Is(failed, errMismatch)) {
+			err = failed
+		}
+	}()
+	body, err := p.decompress()
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	var in io.Reader = compression.Limit(body, p.payloadLimit(), "the payload")
+	if alt != nil {
+		in = io.TeeReader(in, alt)
+	}
+	w := &payloadWalk{
+		ctx: ctx, list: p.files, yield: yield,
+		cpio: newCpioReader(in),
+		seen: make([]uint64, (p.files.n+63)/64),
+	}
+	if err := w.run(); err != nil {
+		return err
+	}
+	if alt != nil {
+		alt.done()
+	}
+	return nil
+}
+
+func (p *Package) decompress() (io.ReadCloser, error) {
+	payload := io.NewSectionReader(p.r, p.payloadAt, p.size-p.payloadAt)
+	body, err := compression.NewReaderAt(payload, payload.Size(), p.compression, p.jobs)
+	if err != nil {
+		return nil, fmt.Errorf("payload at offset %d: %w", p.payloadAt, err)
+	}
+	return body, nil
+}
+
+// expandInto decompresses the payload into w.
+func (p *Package) expandInto(ctx context.Context, w io.Writer) error {
+	body, err := p.decompress()
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	in := compression.Limit(body, p.payloadLimit(), "the payload")
+	for {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if _, err := io.CopyN(w, in, 1<<20); err == io.EOF {
+			return nil
+		} else if err != nil {
+			return err
+		}
+	}
+}
+
+// payloadLimit bounds the decompressed payload by what the main header says of it.
+func (p *Package) payloadLimit() int64 {
+	const each = cpioHeader + len("./") + 1 + 3 + 3 // header, NUL, twice padding
+	const slack = 64 << 10                          // the trailer and what others pad it to
+	return p.files.total + p.files.names + int64(each*p.files.n) + slack
+}
+
+// A payloadWalk brings payload and main header together.
+type payloadWalk struct {
+	ctx   context.Context
+	list  *fileList
+	cpio  *cpioReader
+	yield func(*sign.File) bool
+
+	seen []uint64 // a bit for each file of the header
+	next int      // the file that comes next if the payload is in the header's order
+	// Of files with several names, by their index in list.groups:
+	carrier map[int]string  // the name that came with the content
+	waiting map[int][]int32 // the names that came before that
+}
+
+func (w *payloadWalk) run() error {
+	w.carrier, w.waiting = map[int]string{}, map[int][]int32{}
+	for {
+		if err := w.ctx.Err(); err != nil {
+			return err
+		}
+		e, err := w.cpio.next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return err
+		}
+		if err := w.entry(e); err != nil {
+			return err
+		}
+	}
+	for i := range w.list.n {
+		if w.list.carriesFile(i) && !w.isSeen(i) {
+			return fmt.Errorf("%q is in the main header, but not in the payload", w.list.path(i))
+		}
+	}
+	return nil
+}
+
+func (w *payloadWalk) isSeen(i int) bool { return w.seen[i/64]&(1<<(i%64)) != 0 }
+
+// fileOf returns which file of the header e is.
+func (w *payloadWalk) fileOf(e cpioEntry) (int, error) {
+	l := w.list
+	i := int(e.index)
+	if e.stripped {
+		if int64(e.index) >= int64(l.n) {
+			return 0, fmt.Errorf("payload offset %d: file %d of %d", e.at, e.index, l.n)
+		}
+	} else {
+		name := e.name
+		switch {
+		case len(name) > 1 && name[0] == '.' && name[1] == '/':
+			name = name[2:]
+		case name[0] == '/':
+			name = name[1:]
+		}
+		for w.next < l.n && (w.isSeen(w.next) || !l.inPayload(w.next)) {
+			w.next++
+		}
+		i = w.next
+		if i >= l.n || !l.samePath(i, name) {
+			var ok bool
+			if i, ok = l.find(name); !ok {
+				return 0, fmt.Errorf("payload offset %d: %q is not in the main header", e.at, e.name)
+			}
+		}
+	}
+	if !l.inPayload(i) {
+		return 0, fmt.Errorf("payload offset %d: %q has content, though the main header calls it a ghost", e.at, l.path(i))
+	}
+	if w.isSeen(i) {
+		return 0, fmt.Errorf("payload offset %d: %q comes a second time", e.at, l.path(i))
+	}
+	w.seen[i/64] |= 1 << (i % 64)
+	return i, nil
+}
+
+func (w *payloadWalk) entry(e cpioEntry) error {
+	i, err := w.fileOf(e)
+	if err != nil {
+		return err
+	}
+	l := w.list
+	group, linked := l.links[int32(i)]
+	size := int64(l.sizes.at(i))
+	if e.stripped {
+		switch {
+		case l.isRegular(i) && linked && int(last(l.groups[group].members)) != i:
+			e.size = 0 // the last name in the header's order has the content
+		case l.isRegular(i), l.modes.at(i)&modeType == modeLink:
+			e.size = size
+		}
+		w.cpio.left = e.size
+	} else if e.mode&modeType != l.modes.at(i)&modeType {
+		return fmt.Errorf("payload offset %d: %q has mode %#o, in the main header %#o", e.at, l.path(i), e.mode, l.modes.at(i))
+	}
+	if !l.isRegular(i) {
+		return nil
+	}
+	if e.size != size && !(linked && e.size == 0) {
+		return fmt.Errorf("payload offset %d: %q has %d bytes, in the main header %d", e.at, l.path(i), e.size, size)
+	}
+	if !linked {
+		_, err := w.file(i, "")
+		return err
+	}
+	return w.link(i, group, e)
+}
+
+// link yields a name of a file with several: at once when the content is there,
+// otherwise when that comes. rpm has the content with the last name, and that of an
+// empty file is with the last name too.
+func (w *payloadWalk) link(i, group int, e cpioEntry) error {
+	members := w.list.groups[group].members
+	if carrier, ok := w.carrier[group]; ok {
+		if e.size > 0 {
+			return fmt.Errorf("payload offset %d: %q has content, as %q has, which is the same file", e.at, w.list.path(i), carrier)
+		}
+		_, err := w.file(i, carrier)
+		return err
+	}
+	waiting := w.waiting[group]
+	complete := len(waiting)+1 == len(members)
+	if e.size == 0 && !(complete && w.list.sizes.at(i) == 0) {
+		if complete {
+			return fmt.Errorf("payload offset %d: none of the names of %q has content", e.at, w.list.path(i))
+		}
+		w.waiting[group] = append(waiting, int32(i))
+		return nil
+	}
+	carrier, err := w.file(i, "")
+	if err != nil {
+		return err
+	}
+	w.carrier[group] = carrier
+	delete(w.waiting, group)
+	for _, other := range waiting {
+		if _, err := w.file(int(other), carrier); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// file yields file i, as a link to another name unless that is empty.
+func (w *payloadWalk) file(i int, link string) (path string, err error) {
+	f, err := w.list.file(i)
+	if err != nil {
+		return "", err
+	}
+	path = f.Path
+	var content *fileContent
+	if link != "" {
+		f.Link = link
+	} else {
+		content = &fileContent{walk: w}
+		f.Content = content
+	}
+	more := w.yield(f)
+	if content != nil {
+		content.walk = nil
+	}
+	if !more {
+		return "", errStopped
+	}
+	return path, nil
+}
+
+// fileContent is the content of a file as long as the walk is at it.
+type fileContent struct{ walk *payloadWalk }
+
+func (c *fileContent) Read(b []byte) (int, error) {
+	if c.walk == nil {
+		return 0, fs.ErrClosed
+	}
+	if err := c.walk.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return c.walk.cpio.Read(b)
+}
+
+func last(members []int32) int32 { return members[len(members)-1] }
