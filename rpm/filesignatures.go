@@ -1,7 +1,6 @@
 package rpm
 
 import (
-	"bytes"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
@@ -148,75 +147,4 @@ func formatFileSignatures(m *sign.Manifest, l *fileList) ([]entry, error) {
 		{tag: sigFileSignatures, kind: typeStringArray, count: uint32(l.n), data: data},
 		{tag: sigFileSignatureLength, kind: typeInt32, count: 1, data: binary.BigEndian.AppendUint32(nil, uint32(longest))},
 	}, nil
-}
-
-// without returns the entries of h but those of some tags.
-func (h *header) without(tags ...uint32) []entry {
-	return slices.DeleteFunc(slices.Clone(h.entries), func(e entry) bool { return slices.Contains(tags, e.tag) })
-}
-
-// withFileSignatures returns the signature header that carries m. The reserved space
-// stays as it was found.
-func (p *Package) withFileSignatures(m *sign.Manifest) ([]entry, error) {
-	entries := p.sig.without(sigFileSignatures, sigFileSignatureLength)
-	if p.files.n == 0 {
-		return entries, nil // rpm has no way to write an array of nothing
-	}
-	if p.carried.inSig && !p.keepsReserve() {
-		// Signed by rpmsign, which took the room from the reserved space: give it back
-		// first, so that unsign does not mistake what is written now.
-		entries = p.withoutFileSignatures()
-	}
-	added, err := formatFileSignatures(m, p.files)
-	if err != nil {
-		return nil, err
-	}
-	return append(entries, added...), nil
-}
-
-// rpmbuild reserves this many bytes: __gpg_reserved_space, which is 4096, and the
-// index entry and trailer of a region.
-const usualReserve = 4096 + indexSize + trailerSize
-
-func isReserve(e entry) bool {
-	return (e.tag == sigReserved || e.tag == sigReservedSpace) && e.kind == typeBin
-}
-
-// openPGPTags are the tags that hold OpenPGP signatures.
-var openPGPTags = []uint32{sigRSA, sigDSA, sigOpenPGP, sigPGP, sigGPG}
-
-// keepsReserve reports whether taking the file signatures away, and nothing else,
-// gives the header as it was before they were added. It does unless rpmsign made
-// room for them in the reserved space: then the header with them is just as long as
-// rpmbuild had made it.
-func (p *Package) keepsReserve() bool {
-	return len(buildHeader(p.sig.entries, sigRegion)) != p.builtSize()
-}
-
-// builtSize returns the length of the signature header as rpmbuild makes it: without
-// any signature, with all of the reserve. 0 when there is no reserve.
-func (p *Package) builtSize() int {
-	entries := p.sig.without(append([]uint32{sigFileSignatures, sigFileSignatureLength}, openPGPTags...)...)
-	i := slices.IndexFunc(entries, isReserve)
-	if i < 0 {
-		return 0
-	}
-	entries[i].data = make([]byte, usualReserve)
-	return len(buildHeader(entries, sigRegion))
-}
-
-// withoutFileSignatures returns the entries of the signature header as they were
-// before files were signed.
-func (p *Package) withoutFileSignatures() []entry {
-	entries := p.sig.without(sigFileSignatures, sigFileSignatureLength)
-	i := slices.IndexFunc(entries, isReserve)
-	if i < 0 || p.keepsReserve() {
-		return entries
-	}
-	// Whatever alignment takes, the header has to come out as long as it is.
-	grow := len(buildHeader(p.sig.entries, sigRegion)) - len(buildHeader(entries, sigRegion))
-	e := &entries[i]
-	e.data = append(bytes.Clone(e.data), make([]byte, grow)...)
-	e.count = uint32(len(e.data))
-	return entries
 }

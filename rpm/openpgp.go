@@ -66,7 +66,8 @@ func (p *Package) checkOpenPGP(o sign.WriteOptions) error {
 	return nil
 }
 
-// addOpenPGP makes a signature over the main header and puts it into entries.
+// addOpenPGP makes a signature over the main header and puts it into entries. In
+// format 4 it replaces all others.
 func (p *Package) addOpenPGP(ctx context.Context, entries []entry, o sign.WriteOptions) ([]entry, error) {
 	s, err := o.OpenPGP(ctx, bytes.NewReader(p.main.raw))
 	if err != nil {
@@ -75,24 +76,61 @@ func (p *Package) addOpenPGP(ctx context.Context, entries []entry, o sign.WriteO
 	if len(s.Packet) == 0 {
 		return nil, errors.New("OpenPGP signature: it is empty")
 	}
+	added := entry{tag: sigDSA, kind: typeBin, count: uint32(len(s.Packet)), data: s.Packet}
+	if s.RSA {
+		added.tag = sigRSA
+	}
+	final := false // it takes the place of one that cannot be given back
 	if p.info.FormatVersion == "4" {
-		entries = slices.DeleteFunc(entries, func(e entry) bool { return slices.Contains(openPGPTags, e.tag) })
-		tag := uint32(sigDSA)
-		if s.RSA {
-			tag = sigRSA
-		}
-		return append(entries, entry{tag: tag, kind: typeBin, count: uint32(len(s.Packet)), data: s.Packet}), nil
-	}
-	text := append(base64.StdEncoding.AppendEncode(nil, s.Packet), 0)
-	for i, e := range entries {
-		if e.tag == sigOpenPGP {
-			if e.kind != typeStringArray {
-				return nil, fmt.Errorf("signature header: tag %d has type %d, not an array of strings", e.tag, e.kind)
+		entries = dropMarked(entries)
+		kept := without(entries, openPGPTags...)
+		final = len(kept) < len(entries)
+		entries = kept
+	} else {
+		text := append(base64.StdEncoding.AppendEncode(nil, s.Packet), 0)
+		added = entry{tag: sigOpenPGP, kind: typeStringArray, count: 1, data: text}
+		if i := slices.IndexFunc(entries, func(e entry) bool { return e.tag == sigOpenPGP }); i >= 0 {
+			if entries[i].kind != typeStringArray {
+				return nil, fmt.Errorf("signature header: tag %d has type %d, not an array of strings", sigOpenPGP, entries[i].kind)
 			}
-			entries[i].data = append(bytes.Clone(e.data), text...)
-			entries[i].count++
-			return entries, nil
+			added.count += entries[i].count
+			added.data = append(bytes.Clone(entries[i].data), text...)
+			entries = without(entries, sigOpenPGP)
 		}
 	}
-	return append(entries, entry{tag: sigOpenPGP, kind: typeStringArray, count: 1, data: text}), nil
+	entries = append(slices.Clone(entries), added)
+	if !final && !addMark(entries, s.Packet) && o.Warn != nil {
+		o.Warn("the package has no reserved space to note the OpenPGP signature in: unsign will leave that signature there")
+	}
+	return entries, nil
+}
+
+// dropOpenPGP takes away the OpenPGP signature that a mark stands for.
+func dropOpenPGP(entries []entry, mark []byte) []entry {
+	for i, e := range entries {
+		switch e.tag {
+		case sigRSA, sigDSA:
+			if bytes.Equal(markOf(e.data), mark) {
+				return slices.Delete(entries, i, i+1)
+			}
+		case sigOpenPGP:
+			kept := entry{tag: e.tag, kind: e.kind}
+			s, err := e.strings()
+			if err != nil {
+				continue
+			}
+			for k := range s.len() {
+				packet, err := base64.StdEncoding.AppendDecode(nil, s.at(k))
+				if err != nil || !bytes.Equal(markOf(packet), mark) {
+					kept.data = append(append(kept.data, s.at(k)...), 0)
+					kept.count++
+				}
+			}
+			if kept.count == 0 {
+				return slices.Delete(entries, i, i+1)
+			}
+			entries[i] = kept
+		}
+	}
+	return entries
 }

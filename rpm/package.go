@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"fmt"
 	"io"
-	"strings"
 
 	"github.com/imaseal/imaseal/internal/compression"
 	"github.com/imaseal/imaseal/sign"
@@ -207,7 +206,7 @@ func (p *Package) Anomalies() []sign.Finding {
 // Details returns the compression, the sizes, and what the signatures add to them.
 func (p *Package) Details() []sign.Detail {
 	details := []sign.Detail{
-		{Name: "payload", Value: strings.TrimPrefix(fmt.Sprintf("cpio, %s", p.compression), "")},
+		{Name: "payload", Value: "cpio, " + string(p.compression)},
 		{Name: "size", Value: fmt.Sprintf("%d bytes", p.size)},
 		{Name: "signature header", Value: fmt.Sprintf("%d bytes", len(p.sig.raw))},
 	}
@@ -220,7 +219,7 @@ func (p *Package) Details() []sign.Detail {
 		}
 	}
 	if p.carried.inSig {
-		entries := buildHeader(p.withoutFileSignatures(), sigRegion)
+		entries := buildHeader(unsignedEntries(p.sig.entries), sigRegion)
 		details = append(details, sign.Detail{Name: "added by file signatures", Value: fmt.Sprintf("%d bytes", p.mainAt-leadSize-padded(int64(len(entries))))})
 	}
 	return details

@@ -99,7 +99,7 @@ func (p *Package) CanWrite(m *sign.Manifest, o sign.WriteOptions) error {
 	if m == nil || len(m.Files) == 0 {
 		return nil
 	}
-	entries, err := p.withFileSignatures(m)
+	entries, err := p.signedEntries(m)
 	if err != nil {
 		return err
 	}
@@ -116,7 +116,7 @@ func (p *Package) checkWrite(m *sign.Manifest, o sign.WriteOptions) error {
 		return nil
 	case p.source:
 		return errors.New("it is a source package: nothing in it is installed")
-	case p.irregular != "" && !o.Force && (!p.signed() || p.carried.malformed != nil || p.sig.outside == 0):
+	case p.irregular != "" && !o.Force:
 		return fmt.Errorf("its signature header is not laid out as rpm does it (%s): --force writes it anew, after which unsign cannot give back the same bytes", p.irregular)
 	case p.carried.inSig && !o.Force && !p.carries(m):
 		return errors.New("it carries other file signatures: --force replaces them, which unsign cannot undo")
@@ -139,8 +139,8 @@ func (p *Package) carries(m *sign.Manifest) bool {
 
 // Write writes a copy of the package. Lead, main header and payload stay as they
 // are, and so do OpenPGP signatures and the reserved space. With a nil m the file
-// signatures are taken away, and what rpmsign took from the reserved space for them
-// is given back.
+// signatures are taken away, with them the OpenPGP signature that was added together
+// with them, and what rpmsign took from the reserved space for them is given back.
 //
 // A package whose recorded digests do not hold is not signed.
 func (p *Package) Write(ctx context.Context, w io.Writer, m *sign.Manifest, o sign.WriteOptions) error {
@@ -150,7 +150,7 @@ func (p *Package) Write(ctx context.Context, w io.Writer, m *sign.Manifest, o si
 	if err := p.checkWrite(m, o); err != nil {
 		return err
 	}
-	if m == nil && !p.carried.inSig {
+	if m == nil && !p.carried.inSig && !marked(p.sig.entries) {
 		return p.copyFrom(ctx, w, 0)
 	}
 	raw, err := p.newSignatureHeader(ctx, m, o)
@@ -167,12 +167,12 @@ func (p *Package) Write(ctx context.Context, w io.Writer, m *sign.Manifest, o si
 
 func (p *Package) newSignatureHeader(ctx context.Context, m *sign.Manifest, o sign.WriteOptions) ([]byte, error) {
 	if m == nil {
-		return buildHeader(p.withoutFileSignatures(), sigRegion), nil
+		return buildHeader(dropMarked(unsignedEntries(p.sig.entries)), sigRegion), nil
 	}
 	if err := p.requireDigests(ctx); err != nil {
 		return nil, err
 	}
-	entries, err := p.withFileSignatures(m)
+	entries, err := p.signedEntries(m)
 	if err != nil {
 		return nil, err
 	}
