@@ -199,7 +199,7 @@ func FuzzParseStatement(f *testing.F) {
 		if err != nil || !bytes.Equal(again, text) {
 			t.Fatalf("accepted %q is written as %q, %v", text, again, err)
 		}
-		if s.Verify(keys) == nil && !bytes.HasPrefix(text, signed[:bytes.Index(signed, []byte("Signature: "))]) && s.Hash != sign.SHA384 {
+		if body, err := s.Body(); s.Verify(keys) == nil && (err != nil || !bytes.HasPrefix(signed, body)) {
 			t.Fatalf("%q verifies", text)
 		}
 	})
