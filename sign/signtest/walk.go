@@ -178,7 +178,7 @@ func (s *subject) stopEarly() error {
 			return fmt.Errorf("walk after one that was left at file %d differs: %s", stop, diff)
 		}
 	}
-	for deadline := time.Now().Add(5 * time.Second); runtime.NumGoroutine() > before; runtime.Gosched() {
+	for deadline := time.Now().Add(2 * time.Second); runtime.NumGoroutine() > before; runtime.Gosched() {
 		if time.Now().After(deadline) {
 			return fmt.Errorf("%d goroutines were left behind", runtime.NumGoroutine()-before)
 		}
