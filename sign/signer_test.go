@@ -26,13 +26,14 @@ type token struct {
 	calls atomic.Int32
 	fail  atomic.Bool
 	lie   bool
+	// failAt is the call that alone fails, 0 for none.
+	failAt int32
 }
 
 var errToken = errors.New("token was pulled out")
 
 func (k *token) Sign(random io.Reader, digest []byte, o crypto.SignerOpts) ([]byte, error) {
-	k.calls.Add(1)
-	if k.fail.Load() {
+	if n := k.calls.Add(1); k.fail.Load() || n == k.failAt {
 		return nil, errToken
 	}
 	if random == nil {

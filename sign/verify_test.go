@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/iotest"
 
 	"github.com/imaseal/imaseal/sign"
 	"github.com/imaseal/imaseal/sign/signtest"
@@ -72,6 +73,7 @@ func TestVerifyReasons(t *testing.T) {
 			p.Contents[2].RecordedHash, p.Contents[2].Recorded = sign.SHA1, digestOf(sign.SHA1, "b")
 		}, "/usr/share/a", sign.ReasonDigestMismatch, "sha1"},
 		{"recorded digest of an unsigned file", func(p *signtest.Memory) {
+			p.Carried.Statement.Selection = sign.Selection{Select: []string{"/usr/bin/*"}}
 			p.Contents = append(p.Contents[:4:4], signtest.MemoryFile{Path: "usr/share/c", RecordedHash: sign.SHA256, Recorded: make([]byte, 32)})
 		}, "/usr/share/c", sign.ReasonDigestMismatch, ""},
 		{"cut off", func(p *signtest.Memory) {
@@ -173,6 +175,9 @@ type brokenPackage struct {
 func (p brokenPackage) Files(ctx context.Context) iter.Seq2[*sign.File, error] {
 	return func(yield func(*sign.File, error) bool) {
 		content := io.MultiReader(strings.NewReader("half a"), errReader{p.err})
+		if p.err == nil {
+			content = iotest.OneByteReader(strings.NewReader("Format: imaseal-package-1\n"))
+		}
 		yield(&sign.File{Path: "x", Content: content}, nil)
 	}
 }
@@ -191,6 +196,14 @@ func TestContentThatFailsIsNotSigned(t *testing.T) {
 		if _, err := sign.Verify(context.Background(), p, trusting(t, key), sign.Options{}); !errors.Is(err, failure) {
 			t.Errorf("Verify: %v, not %v", err, failure)
 		}
+	}
+}
+
+// A reader that gives a byte at a time must not hide how the content begins.
+func TestContentIsJudgedByItsBeginning(t *testing.T) {
+	p := brokenPackage{Memory: examplePackage()}
+	if _, err := sign.Sign(context.Background(), p, testSigner(t, "p256"), sign.Options{}); err == nil || !strings.Contains(err.Error(), "only a package statement") {
+		t.Error(err)
 	}
 }
 
@@ -221,13 +234,13 @@ func TestSignRefuses(t *testing.T) {
 }
 
 func TestKeyThatFailsEndsSign(t *testing.T) {
-	k := new(token)
-	k.fail.Store(true)
 	p := examplePackage()
 	for i := range 5000 {
 		p.Contents = append(p.Contents, signtest.MemoryFile{Path: fmt.Sprint("x", i), Content: fmt.Append(nil, i)})
 	}
 	for _, jobs := range []int{0, 1, 8} {
+		// Only the third signature fails; the statement's would not.
+		k := &token{failAt: 3}
 		if m, err := sign.Sign(context.Background(), p, newToken(t, k), sign.Options{Jobs: jobs}); !errors.Is(err, errToken) || m != nil {
 			t.Errorf("%v, %v", m, err)
 		}
@@ -237,12 +250,18 @@ func TestKeyThatFailsEndsSign(t *testing.T) {
 // A token signs each time differently, but an inode has one attribute.
 func TestLinksShareOneSignature(t *testing.T) {
 	p := examplePackage()
-	m, err := sign.Sign(context.Background(), p, newToken(t, new(token)), sign.Options{Jobs: 4})
+	k := new(token)
+	s := newToken(t, k)
+	s.ForgetAll()
+	m, err := sign.Sign(context.Background(), p, s, sign.Options{Jobs: 4})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if !bytes.Equal(m.Files[0].Value, m.Files[1].Value) || bytes.Equal(m.Files[0].Value, m.Files[2].Value) {
 		t.Errorf("%x", m.Files)
+	}
+	if n := k.calls.Load(); n != 5 { // four inodes and the statement
+		t.Errorf("%d calls of the key", n)
 	}
 }
 
