@@ -297,7 +297,9 @@ func write(t testing.TB, p *Package, m *sign.Manifest, o sign.WriteOptions) []by
 }
 
 // testKey is made once; what it signs is of no consequence.
-var testKey = sync.OnceValue(func() *sign.Signer {
+var testKey = sync.OnceValue(newTestKey)
+
+func newTestKey() *sign.Signer {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		panic(err)
@@ -311,7 +313,7 @@ var testKey = sync.OnceValue(func() *sign.Signer {
 		panic(err)
 	}
 	return s
-})
+}
 
 func trusted(key *sign.Signer) *sign.TrustedKeys {
 	t := new(sign.TrustedKeys)
