@@ -61,9 +61,9 @@ func readFileSignatures(sig, main *header, l *fileList) carried {
 	switch length, ok, err := h.number(lengthTag); {
 	case err != nil:
 		warn("%v", err)
-	case !ok:
+	case !ok && longest > 0:
 		warn("tag %d (FILESIGNATURELENGTH) is missing, which rpm before 4.18 needs", lengthTag)
-	case length < uint64(longest):
+	case ok && length < uint64(longest):
 		warn("tag %d (FILESIGNATURELENGTH) is %d, the longest signature has %d bytes; rpm before 4.18 cuts it off", lengthTag, length, longest)
 	}
 	return c
@@ -111,7 +111,7 @@ func (h *header) isOutside(tag uint32) bool {
 	return slices.ContainsFunc(h.entries[len(h.entries)-h.outside:], func(e entry) bool { return e.tag == tag })
 }
 
-// formatFileSignatures returns the two entries that hold m.
+// formatFileSignatures returns the entries that hold m.
 func formatFileSignatures(m *sign.Manifest, l *fileList) ([]entry, error) {
 	if len(m.Control) > 0 {
 		return nil, errors.New("an RPM has no control files to sign")
@@ -143,8 +143,9 @@ func formatFileSignatures(m *sign.Manifest, l *fileList) ([]entry, error) {
 		data = hex.AppendEncode(data, v)
 		data = append(data, 0)
 	}
-	return []entry{
-		{tag: sigFileSignatures, kind: typeStringArray, count: uint32(l.n), data: data},
-		{tag: sigFileSignatureLength, kind: typeInt32, count: 1, data: binary.BigEndian.AppendUint32(nil, uint32(longest))},
-	}, nil
+	entries := []entry{{tag: sigFileSignatures, kind: typeStringArray, count: uint32(l.n), data: data}}
+	if longest > 0 { // as rpmsign does it
+		entries = append(entries, entry{tag: sigFileSignatureLength, kind: typeInt32, count: 1, data: binary.BigEndian.AppendUint32(nil, uint32(longest))})
+	}
+	return entries, nil
 }

@@ -71,6 +71,8 @@ func structureCases(t *testing.T) []badCase {
 		{"junk payload", append(bytes.Clone(raw[:p.payloadAt]), "no payload at all"...), "payload at offset"},
 		{"no payload", raw[:p.payloadAt], "cpio"},
 	}
+	at := indexOf(raw, main, tagFileSizes)
+	cases = append(cases, badCase{"integers not aligned", put32(raw, at+8, binary.BigEndian.Uint32(raw[at+8:])+1), "multiple of 4"})
 	for _, h := range []struct {
 		name string
 		off  int64
@@ -158,7 +160,16 @@ func packageCases(t *testing.T) []badCase {
 	name("empty component", "/usr//x", "component")
 	name("no name at all", "/", "relative")
 	name("same name again", "/etc/test.conf", "same path")
-	add("links differ", "differ", func(p *testPackage) { p.files[3].content += "more" })
+	add("links differ in size", "differ", func(p *testPackage) { p.files[3].content += "more" })
+	add("links differ in content", "differ", func(p *testPackage) { p.files[3].content = strings.ToUpper(p.files[3].content) })
+	add("too many tags", "tags", func(p *testPackage) {
+		p.editSig = func(e []entry) []entry {
+			for tag := uint32(500); len(e) < maxSigIndex-2; tag++ {
+				e = append(e, textEntry(tag, "x"))
+			}
+			return e
+		}
+	})
 	add("payload has another name", "not in the main header", func(p *testPackage) {
 		p.editCpio = func(b []byte) []byte { return bytes.Replace(b, []byte("test.conf"), []byte("test.c0nf"), 1) }
 	})

@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -279,5 +280,89 @@ func TestEmptyPackage(t *testing.T) {
 	out, m := signed(t, raw, Options{})
 	if len(m.Files) != 0 || !bytes.Equal(out, raw) {
 		t.Errorf("a package without files: %d signatures, changed %v", len(m.Files), !bytes.Equal(out, raw))
+	}
+}
+
+// TestNoPayloadDigest has nothing that the header's digests could be trusted by.
+func TestNoPayloadDigest(t *testing.T) {
+	p := usual()
+	p.editMain = func(e []entry) []entry { return without(e, tagPayloadSHA256, tagPayloadSHA256Alt, tagPayloadDigestAlgo) }
+	signed(t, p.build(t), Options{TrustHeaderDigests: true}) // the MD5 covers it
+	p.editSig = func(e []entry) []entry { return without(e, sigMD5) }
+	raw := p.build(t)
+	signed(t, raw, Options{})
+	if _, err := sign.Sign(t.Context(), open(t, raw, Options{TrustHeaderDigests: true}), testKey(), sign.Options{}); err == nil || !strings.Contains(err.Error(), "--trust-header-digests") {
+		t.Errorf("signing gives %v", err)
+	}
+}
+
+// TestZeroDigest has zeros where a digest should be: there is none, then.
+func TestZeroDigest(t *testing.T) {
+	p := usual()
+	texts := slices.Repeat([]string{strings.Repeat("0", 64)}, len(p.files))
+	p.editMain = func(e []entry) []entry { return replace(e, textsEntry(tagFileDigests, texts...)) }
+	n := 0
+	for f, err := range open(t, p.build(t), Options{}).Files(t.Context()) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n++; f.Recorded != nil {
+			t.Errorf("%q has the digest %x", f.Path, f.Recorded)
+		}
+	}
+	if n != 9 {
+		t.Errorf("%d files", n)
+	}
+}
+
+// TestCutContent wants content that is cut off not to look like its end.
+func TestCutContent(t *testing.T) {
+	raw := cpioEntryOf("./x", 0o100644, 1, 10)
+	c := newCpioReader(bytes.NewReader(append(raw, "only"...)))
+	if _, err := c.next(); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := io.ReadAll(c); !errors.Is(err, io.ErrUnexpectedEOF) || string(b) != "only" {
+		t.Errorf("%q, %v", b, err)
+	}
+}
+
+// TestStrangers opens packages of other builders, those of go-rpmutils' own tests.
+func TestStrangers(t *testing.T) {
+	out, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/sassoftware/go-rpmutils").Output()
+	if err != nil {
+		t.Skip("no go command")
+	}
+	dir := strings.TrimSpace(string(out))
+	found, _ := filepath.Glob(dir + "/testdata/*.rpm")
+	nfpm, _ := filepath.Glob(dir + "/testdata/*/*.rpm")
+	if found = append(found, nfpm...); len(found) < 5 {
+		t.Skipf("%d packages in %s", len(found), dir)
+	}
+	for _, path := range found {
+		raw, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Run(filepath.Base(path), func(t *testing.T) {
+			p := open(t, raw, Options{})
+			findings, err := p.CheckDigests(t.Context())
+			if err != nil || slices.ContainsFunc(findings, sign.Finding.Bad) {
+				t.Errorf("digests: %v, %v", findings, err)
+			}
+			if !p.Info().FileHash.Strong() && p.files.n > 0 {
+				return
+			}
+			signedRaw, m := signed(t, raw, Options{})
+			if len(m.Files) == 0 && p.files.n > 0 {
+				t.Error("nothing was signed")
+			}
+			if p.irregular == "" && !bytes.Equal(write(t, open(t, signedRaw, Options{}), nil, sign.WriteOptions{}), raw) {
+				t.Error("unsign does not give the original")
+			}
+			if len(p.Anomalies()) > 0 {
+				t.Errorf("anomalies %v", p.Anomalies())
+			}
+		})
 	}
 }

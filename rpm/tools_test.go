@@ -411,7 +411,7 @@ func compare(t *testing.T, p peer, raw []byte) {
 		ours = open(t, write(t, ours, m, sign.WriteOptions{}), Options{})
 		for _, tag := range []uint32{sigFileSignatures, sigFileSignatureLength} {
 			a, b := ours.sig.find(tag), theirs.sig.find(tag)
-			if a == nil || b == nil || a.kind != b.kind || a.count != b.count || kind == "rsa" && !bytes.Equal(a.data, b.data) {
+			if (a == nil) != (b == nil) || a != nil && (a.kind != b.kind || a.count != b.count || kind == "rsa" && !bytes.Equal(a.data, b.data)) {
 				t.Errorf("%s: tag %d differs from rpmsign's", kind, tag)
 			}
 		}
@@ -443,6 +443,7 @@ func TestPeer418(t *testing.T) {
 	compare(t, p, spec{install: someFiles, files: someList}.build(t, ""))
 	compare(t, p, spec{install: someFiles, files: someList, defines: []string{"_binary_filedigest_algorithm 10"}}.build(t, ""))
 	compare(t, p, spec{install: "mkdir -p %{buildroot}/m\nfor i in $(seq 60); do echo $i >%{buildroot}/m/$i; done\n", files: "/m\n"}.build(t, ""))
+	compare(t, p, spec{install: "mkdir -p %{buildroot}/m\n", files: "/m\n"}.build(t, ""))
 }
 
 func forky(t testing.TB) string {
