@@ -2,8 +2,10 @@ package deb
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -28,8 +30,11 @@ const (
 	arHeaderSize = 60
 	arEnd        = "`\n"
 
-	// maxMembers bounds the archive: three members, and a few signatures.
-	maxMembers = 64
+	// maxExtra bounds the members that follow data.tar: a few signatures.
+	maxExtra = 64
+	// maxVersion bounds debian-binary in bytes: it has four, and a later minor
+	// version may add lines.
+	maxVersion = 1024
 )
 
 // An arHeader is the header of a member as it stands in the file.
@@ -65,6 +70,7 @@ func (m *member) content(r io.ReaderAt) *io.SectionReader {
 type archive struct {
 	r       io.ReaderAt
 	size    int64
+	format  string // what debian-binary says: 2.0
 	version member // debian-binary
 	control member
 	data    member
@@ -74,33 +80,73 @@ type archive struct {
 // scanArchive reads the headers of r, size bytes long, and refuses what is not such
 // an archive with the offset of what is wrong. blakesmith/ar is not let near what
 // has not passed: it takes any magic, reads odd sizes as 0 and panics on negative
-// ones.
+// ones and on a blank mode.
 func scanArchive(r io.ReaderAt, size int64) (*archive, error) {
 	var magic [len(arMagic)]byte
-	if _, err := r.ReadAt(magic[:], 0); err != nil && err != io.EOF || size < int64(len(arMagic)) {
+	if n, err := r.ReadAt(magic[:], 0); n < len(magic) {
 		return nil, fmt.Errorf("offset 0: no ar archive: %w", noEOF(err))
 	}
 	if string(magic[:]) != arMagic {
 		return nil, fmt.Errorf("offset 0: no ar archive: it begins with %q", magic[:])
 	}
 	a := &archive{r: r, size: size}
-	for offset, n := int64(len(arMagic)), 0; offset < size; n++ {
+	offset := int64(len(arMagic))
+	for _, p := range []struct {
+		member *member
+		want   string
+		is     func(name string) bool
+	}{
+		{&a.version, "debian-binary", func(name string) bool { return name == "debian-binary" }},
+		{&a.control, "control.tar", func(name string) bool { return name == "control.tar" || strings.HasPrefix(name, "control.tar.") }},
+		{&a.data, "data.tar", func(name string) bool { return name == "data.tar" || strings.HasPrefix(name, "data.tar.") }},
+	} {
+		if offset == size {
+			return nil, fmt.Errorf("offset %d: the file ends where the ar member %s should be", offset, p.want)
+		}
 		m, err := readMember(r, size, offset)
 		if err != nil {
 			return nil, fmt.Errorf("offset %d: %w", offset, err)
 		}
-		if err := a.place(n, m); err != nil {
-			return nil, fmt.Errorf("offset %d: %w", offset, err)
+		if !p.is(m.name) {
+			return nil, fmt.Errorf("offset %d: there is the ar member %q where %s should be", offset, m.name, p.want)
 		}
+		*p.member = m
 		offset = m.stop()
 	}
-	switch {
-	case a.control.name == "":
-		return nil, fmt.Errorf("offset %d: the file ends before a control.tar member", size)
-	case a.data.name == "":
-		return nil, fmt.Errorf("offset %d: the file ends before a data.tar member", size)
+	if err := a.readVersion(); err != nil {
+		return nil, fmt.Errorf("offset %d: %w", a.version.offset, err)
 	}
-	return a, nil
+	for _, m := range []member{a.control, a.data} {
+		if _, err := formatOf(m.name); err != nil {
+			return nil, fmt.Errorf("offset %d: %w", m.offset, err)
+		}
+	}
+	var err error
+	a.extra, err = scanTail(r, size, offset)
+	return a, err
+}
+
+// scanTail reads the headers of the members that follow data.tar, which begin at
+// offset.
+func scanTail(r io.ReaderAt, size, offset int64) ([]member, error) {
+	var extra []member
+	for offset < size {
+		m, err := readMember(r, size, offset)
+		if err != nil {
+			return nil, fmt.Errorf("offset %d: %w", offset, err)
+		}
+		switch {
+		case !strings.HasPrefix(m.name, "_"):
+			return nil, fmt.Errorf("offset %d: ar member %q after data.tar: only names that begin with _ may follow", offset, m.name)
+		case slices.ContainsFunc(extra, func(e member) bool { return e.name == m.name }):
+			return nil, fmt.Errorf("offset %d: ar member %q stands there twice", offset, m.name)
+		case len(extra) == maxExtra:
+			return nil, fmt.Errorf("offset %d: more than %d ar members follow data.tar", offset, maxExtra)
+		}
+		extra = append(extra, m)
+		offset = m.stop()
+	}
+	return extra, nil
 }
 
 func readMember(r io.ReaderAt, size, offset int64) (member, error) {
@@ -108,7 +154,7 @@ func readMember(r io.ReaderAt, size, offset int64) (member, error) {
 	if size-offset < arHeaderSize {
 		return m, fmt.Errorf("%d bytes follow, too few for the header of an ar member", size-offset)
 	}
-	if _, err := r.ReadAt(m.header[:], offset); err != nil {
+	if n, err := r.ReadAt(m.header[:], offset); n < arHeaderSize {
 		return m, noEOF(err)
 	}
 	if string(m.header.end()) != arEnd {
@@ -121,6 +167,9 @@ func readMember(r io.ReaderAt, size, offset int64) (member, error) {
 	if m.size, err = arNumber(m.header.size(), 10); err != nil {
 		return m, fmt.Errorf("size of ar member %q: %w", m.name, err)
 	}
+	if err := m.header.checkFields(); err != nil {
+		return m, fmt.Errorf("ar member %q: %w", m.name, err)
+	}
 	if m.size > size-m.start() {
 		return m, fmt.Errorf("ar member %q has %d bytes, but only %d follow", m.name, m.size, size-m.start())
 	}
@@ -128,7 +177,7 @@ func readMember(r io.ReaderAt, size, offset int64) (member, error) {
 		return m, nil
 	}
 	var pad [1]byte
-	if _, err := r.ReadAt(pad[:], m.start()+m.size); err != nil {
+	if n, err := r.ReadAt(pad[:], m.start()+m.size); n == 0 {
 		return m, fmt.Errorf("ar member %q is not padded to an even length: %w", m.name, noEOF(err))
 	}
 	if pad[0] != '\n' {
@@ -164,55 +213,66 @@ func arNumber(field []byte, base int) (int64, error) {
 	return n, nil
 }
 
-// place checks that the n-th member may stand there.
-func (a *archive) place(n int, m member) error {
-	is := func(prefix string) bool { return m.name == prefix || strings.HasPrefix(m.name, prefix+".") }
-	switch {
-	case n >= maxMembers:
-		return fmt.Errorf("more than %d ar members", maxMembers)
-	case n == 0:
-		if m.name != "debian-binary" {
-			return fmt.Errorf("the first ar member is %q, not debian-binary", m.name)
+// checkFields demands numbers in the fields that nobody here needs, so that every
+// reader sees the same. The size has been read.
+func (h *arHeader) checkFields() error {
+	for _, f := range []struct {
+		name  string
+		field []byte
+		base  int
+	}{{"modification time", h.mtime(), 10}, {"owner", h.uid(), 10}, {"group", h.gid(), 10}, {"mode", h.mode(), 8}} {
+		if _, err := arNumber(f.field, f.base); err != nil {
+			return fmt.Errorf("%s: %w", f.name, err)
 		}
-		a.version = m
-		return a.checkVersion()
-	case n == 1:
-		if !is("control.tar") {
-			return fmt.Errorf("the second ar member is %q, not control.tar", m.name)
-		}
-		a.control = m
-	case n == 2:
-		if !is("data.tar") {
-			return fmt.Errorf("the third ar member is %q, not data.tar", m.name)
-		}
-		a.data = m
-	case !strings.HasPrefix(m.name, "_"):
-		return fmt.Errorf("ar member %q after data.tar: only names that begin with _ may follow", m.name)
-	default:
-		for _, e := range a.extra {
-			if e.name == m.name {
-				return fmt.Errorf("ar member %q stands there twice", m.name)
-			}
-		}
-		a.extra = append(a.extra, m)
+	}
+	if len(bytes.TrimRight(h.mode(), " ")) < 3 {
+		return fmt.Errorf("mode: %q has less than three digits", h.mode())
 	}
 	return nil
 }
 
-// checkVersion takes format 2.x, as dpkg does.
-func (a *archive) checkVersion() error {
-	m := a.version
-	if m.size > 64 {
-		return fmt.Errorf("debian-binary has %d bytes", m.size)
+// readVersion takes format 2.x with whatever lines may follow, as dpkg does.
+func (a *archive) readVersion() error {
+	if n := a.version.size; n > maxVersion {
+		return fmt.Errorf("debian-binary has %d bytes", n)
 	}
-	content, err := io.ReadAll(m.content(a.r))
+	content, err := a.read(&a.version)
 	if err != nil {
 		return err
 	}
-	if !bytes.HasPrefix(content, []byte("2.")) || !bytes.HasSuffix(content, []byte("\n")) {
-		return fmt.Errorf("debian-binary says %q, not 2.0", content)
+	a.format, _, _ = strings.Cut(string(content), "\n")
+	minor, ok := strings.CutPrefix(a.format, "2.")
+	if _, err := strconv.ParseUint(minor, 10, 16); !ok || err != nil || content[len(content)-1] != '\n' {
+		return fmt.Errorf("debian-binary says %q: only format 2 is known", content)
 	}
 	return nil
+}
+
+// open reads the content of m through the library, which must see the member that
+// the scan saw.
+func (a *archive) open(m *member) (io.Reader, error) {
+	r := ar.NewReader(io.MultiReader(strings.NewReader(arMagic), io.NewSectionReader(a.r, m.offset, m.stop()-m.offset)))
+	h, err := r.Next()
+	if err != nil {
+		return nil, fmt.Errorf("ar member %s: %w", m.name, noEOF(err))
+	}
+	if name, err := memberName([]byte(h.Name)); err != nil || name != m.name || h.Size != m.size {
+		return nil, fmt.Errorf("ar member %s of %d bytes can be read as %q of %d", m.name, m.size, h.Name, h.Size)
+	}
+	return r, nil
+}
+
+// read returns the content of m, whose size the caller has found bearable.
+func (a *archive) read(m *member) ([]byte, error) {
+	r, err := a.open(m)
+	if err != nil {
+		return nil, err
+	}
+	content := make([]byte, m.size)
+	if _, err := io.ReadFull(r, content); err != nil {
+		return nil, fmt.Errorf("ar member %s: %w", m.name, noEOF(err))
+	}
+	return content, nil
 }
 
 // tail returns what follows data.tar.
@@ -221,8 +281,19 @@ func (a *archive) tail() *io.SectionReader {
 }
 
 // copyTo copies the bytes from offset from up to offset to.
-func (a *archive) copyTo(w io.Writer, from, to int64) error {
-	return atomicfile.CopyRange(w, a.r, from, to-from)
+func (a *archive) copyTo(ctx context.Context, w io.Writer, from, to int64) error {
+	const step = 64 << 20 // between two looks at the context
+	for from < to {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		n := min(step, to-from)
+		if err := atomicfile.CopyRange(w, a.r, from, n); err != nil {
+			return err
+		}
+		from += n
+	}
+	return nil
 }
 
 // rename returns the header h with another name and size, and every other field as
@@ -256,14 +327,20 @@ func writeMember(w io.Writer, h arHeader, content []byte) error {
 }
 
 // writeNewMember writes a member that the package did not have. The library pads
-// after every Write of odd length, hence the one Write.
+// after every Write of odd length, hence the one Write, and passes over an error in
+// writing the pad, hence the buffer.
 func writeNewMember(w io.Writer, name string, mtime time.Time, content []byte) error {
-	out := ar.NewWriter(w)
-	err := out.WriteHeader(&ar.Header{Name: name, ModTime: mtime, Mode: 0o100644, Size: int64(len(content))})
+	var b bytes.Buffer
+	out := ar.NewWriter(&b)
+	// The library puts the 100 of a regular file in front of the mode.
+	err := out.WriteHeader(&ar.Header{Name: name, ModTime: mtime, Mode: 0o644, Size: int64(len(content))})
 	if err != nil {
 		return err
 	}
-	_, err = out.Write(content)
+	if _, err := out.Write(content); err != nil {
+		return err
+	}
+	_, err = w.Write(b.Bytes())
 	return err
 }
 

@@ -3,15 +3,14 @@ package deb
 import (
 	"archive/tar"
 	"bytes"
-	"compress/gzip"
+	"errors"
 	"fmt"
 	"io"
-	"path"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/imaseal/imaseal/internal/compression"
-	"github.com/imaseal/imaseal/sign"
 )
 
 // The control members that imaseal adds, in the order in which they stand behind
@@ -25,44 +24,85 @@ const (
 	unsignedTail      = unsignedPrefix + "tail"
 )
 
-// maxControl bounds a decompressed control archive, which is held in memory. It
-// has room for the signatures of 250,000 files.
-const maxControl = 64 << 20
-
-// maxControlMembers bounds how many members a control archive has.
-const maxControlMembers = 1024
+const (
+	// maxControl bounds a control archive in bytes, compressed and decompressed:
+	// it is held in memory. It has room for the RSA-4096 signatures of 80,000
+	// files.
+	maxControl = 64 << 20
+	// maxControlMembers bounds how many members a control archive has.
+	maxControlMembers = 1024
+	// maxControlName is MAXCONTROLFILENAME of dpkg.
+	maxControlName = 100
+	// smallControl is the size in bytes up to which memory is cheaper than reading
+	// a control archive twice.
+	smallControl = 1 << 20
+)
 
 // A control is a decompressed control archive.
 type control struct {
 	raw     []byte
-	entries int // length of raw up to the end mark
+	end     int // where in raw the end mark is
 	members []controlMember
 }
 
 // A controlMember is a plain file of the control archive.
 type controlMember struct {
 	name    string
+	header  int // where in the archive its headers begin
 	mode    int64
 	mtime   time.Time
 	content []byte
 }
 
-// readControl decompresses the member of name and content r, and parses it.
-func readControl(name string, r io.Reader) (*control, error) {
-	raw, err := decompressAll(name, r)
+// readControl reads the control archive that is visible in a.
+func (a *archive) readControl() (*control, error) {
+	if a.control.size > maxControl {
+		return nil, fmt.Errorf("%s has %d bytes, at most %d are taken", a.control.name, a.control.size, maxControl)
+	}
+	raw, err := decompressAll(a.control.name, func() (io.Reader, error) { return a.open(&a.control) })
 	if err != nil {
 		return nil, err
 	}
-	return parseControl(name, raw)
+	c, err := parseControl(raw)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", a.control.name, err)
+	}
+	return c, nil
 }
 
-func decompressAll(name string, r io.Reader) ([]byte, error) {
-	body, err := decompress(name, r)
-	if err != nil {
-		return nil, err
+// decompressAll returns the decompressed member of name and a content that open
+// opens. A large one is decompressed twice, once to learn how large it is, as a
+// buffer that grows would need its memory twice.
+func decompressAll(name string, open func() (io.Reader, error)) ([]byte, error) {
+	each := func(f func(r io.Reader) error) error {
+		r, err := open()
+		if err != nil {
+			return err
+		}
+		body, err := decompress(name, r)
+		if err != nil {
+			return err
+		}
+		defer body.Close()
+		return f(compression.Limit(body, maxControl, name))
 	}
-	defer body.Close()
-	raw, err := io.ReadAll(compression.Limit(body, maxControl, name))
+	var raw []byte
+	var size int64
+	err := each(func(r io.Reader) error {
+		var err error
+		if raw, err = io.ReadAll(io.LimitReader(r, smallControl)); err != nil || len(raw) < smallControl {
+			return err
+		}
+		size, err = io.Copy(io.Discard, r)
+		return err
+	})
+	if err == nil && size > 0 {
+		raw = make([]byte, smallControl+size)
+		err = each(func(r io.Reader) error {
+			_, err := io.ReadFull(r, raw)
+			return err
+		})
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
@@ -81,9 +121,9 @@ var suffixes = map[string]compression.Format{
 
 // formatOf returns the compression that the member's name promises.
 func formatOf(name string) (compression.Format, error) {
-	_, suffix, _ := strings.Cut(name, ".tar")
+	base, suffix, _ := strings.Cut(name, ".tar")
 	f, ok := suffixes[suffix]
-	if !ok || strings.HasPrefix(name, "control") && (f == compression.Bzip2 || f == compression.Lzma) {
+	if !ok || base == "control" && (f == compression.Bzip2 || f == compression.Lzma) {
 		return "", fmt.Errorf("%s: dpkg knows no such compression", name)
 	}
 	return f, nil
@@ -99,68 +139,66 @@ func decompress(name string, r io.Reader) (io.ReadCloser, error) {
 	head := make([]byte, compression.HeadSize)
 	n, err := io.ReadFull(r, head)
 	if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
-		return nil, fmt.Errorf("%s: %w", name, err)
+		return nil, err
 	}
 	if found := compression.Detect(head[:n]); found != f {
-		return nil, fmt.Errorf("%s: the content is not %s but %s", name, f, found)
+		return nil, fmt.Errorf("the content is not %s but %s", f, found)
 	}
-	body, err := compression.NewReader(io.MultiReader(bytes.NewReader(head[:n]), r), f)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
-	}
-	return body, nil
+	return compression.NewReader(io.MultiReader(bytes.NewReader(head[:n]), r), f)
 }
 
 // parseControl takes plain files only, each name once: dpkg follows a link that is
 // called preinst, and of two members of a name the last one wins.
-func parseControl(name string, raw []byte) (*control, error) {
+func parseControl(raw []byte) (*control, error) {
 	c := &control{raw: raw}
 	t := newTarReader(bytes.NewReader(raw))
 	seen := map[string]bool{}
 	for {
 		h, err := t.next()
 		if err == io.EOF {
-			c.entries = int(t.entry())
+			c.end = int(t.entry())
 			break
 		}
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", name, err)
-		}
-		if h.Typeflag == tar.TypeDir && h.Name == "" {
-			continue
+			return nil, err
 		}
 		fault := ""
 		switch {
+		case seen[h.Name]:
+			fault = "stands there twice"
+		case h.Typeflag == tar.TypeDir && h.Name == "":
 		case h.Typeflag != tar.TypeReg:
 			fault = "is no plain file"
 		case strings.Contains(h.Name, "/"):
 			fault = "is in a folder"
-		case strings.ContainsFunc(h.Name, func(r rune) bool { return r <= ' ' || r == 0x7f }):
-			fault = "has a name that no member has"
-		case seen[h.Name]:
-			fault = "stands there twice"
+		case len(h.Name) > maxControlName || strings.ContainsFunc(h.Name, func(r rune) bool { return r <= ' ' || r == 0x7f }):
+			fault = "has a name that no control member has"
 		case len(c.members) == maxControlMembers:
 			fault = fmt.Sprintf("is one of more than %d", maxControlMembers)
 		}
 		if fault != "" {
-			return nil, fmt.Errorf("%s: member %q %s", name, h.Name, fault)
+			return nil, t.wrap(fmt.Errorf("member %q %s", h.Name, fault))
 		}
 		seen[h.Name] = true
+		if h.Name == "" {
+			continue
+		}
 		start := t.offset()
 		if h.Size > int64(len(raw))-start {
-			return nil, fmt.Errorf("%s: member %q has %d bytes, but only %d follow", name, h.Name, h.Size, int64(len(raw))-start)
+			return nil, t.wrap(fmt.Errorf("member %q has %d bytes, but only %d follow", h.Name, h.Size, int64(len(raw))-start))
 		}
 		c.members = append(c.members, controlMember{
-			name: h.Name, mode: h.Mode, mtime: h.ModTime,
-			content: raw[start : start+h.Size],
+			name: h.Name, header: int(t.entry()), mode: h.Mode, mtime: h.ModTime,
+			content: raw[start : start+h.Size : start+h.Size],
 		})
 	}
 	if c.member("control") == nil {
-		return nil, fmt.Errorf("%s: no member control", name)
+		return nil, errors.New("no member control")
 	}
 	return c, nil
 }
 
+// member returns the member of that name, nil where there is none.
 func (c *control) member(name string) *controlMember {
 	for i := range c.members {
 		if c.members[i].name == name {
@@ -190,95 +228,56 @@ func (m *controlMember) executed() bool {
 	return scripts[m.name] || m.mode&0o111 != 0 || bytes.HasPrefix(m.content, []byte("#!"))
 }
 
-// sealed returns the control archive c with the manifest m, the original member of
-// name and content unsigned, and the tail that data.tar had: what stands in a
-// signed package, decompressed.
-func (c *control) sealed(m *sign.Manifest, name string, unsigned, tail []byte) ([]byte, error) {
-	statement, err := m.Statement.MarshalText()
-	if err != nil {
-		return nil, err
-	}
-	added := []struct {
-		name    string
-		content []byte
-	}{
-		{controlSignatures, sign.FormatAttributes(m.Control)},
-		{statementName, statement},
-		{payloadSignatures, sign.FormatAttributes(m.Files)},
-		{unsignedPrefix + name, unsigned},
-		{unsignedTail, tail},
-	}
-	var b bytes.Buffer
-	b.Write(c.raw[:c.entries])
-	w := tar.NewWriter(&b)
-	for _, a := range added {
-		if a.name == unsignedTail && len(a.content) == 0 {
-			continue
-		}
-		err := w.WriteHeader(&tar.Header{
-			Name: "./" + a.name, Mode: 0o644, Size: int64(len(a.content)),
-			ModTime: c.member("control").mtime, Format: tar.FormatGNU,
-		})
-		if err != nil {
-			return nil, err
-		}
-		if _, err := w.Write(a.content); err != nil {
-			return nil, err
+// executed returns copies of the members that have to be signed.
+func (c *control) executed() []controlMember {
+	var found []controlMember
+	for _, m := range c.members {
+		if m.executed() {
+			m.content = bytes.Clone(m.content)
+			found = append(found, m)
 		}
 	}
-	if err := w.Close(); err != nil {
-		return nil, err
-	}
-	if b.Len() > maxControl {
-		return nil, fmt.Errorf("the control archive would have %d bytes, more than the %d that imaseal reads: sign fewer files with --select exec", b.Len(), maxControl)
-	}
-	return b.Bytes(), nil
-}
-
-// compressControl makes the new control member, always gzip: every dpkg reads it.
-// The signatures hardly compress, so the fastest level is as good as another.
-func compressControl(raw []byte) ([]byte, error) {
-	var b bytes.Buffer
-	z, err := gzip.NewWriterLevel(&b, gzip.BestSpeed)
-	if err != nil {
-		return nil, err
-	}
-	if _, err := z.Write(raw); err != nil {
-		return nil, err
-	}
-	if err := z.Close(); err != nil {
-		return nil, err
-	}
-	return b.Bytes(), nil
+	return found
 }
 
 // fields reads the one stanza of the control file, deb-control(5). Names are in
-// lower case; folded lines are left out, as nobody here wants one.
-func (c *control) fields() (map[string]string, error) {
+// lower case; of folded values only the first line is kept, as nobody here wants
+// the others.
+func fields(text []byte) (map[string]string, error) {
 	fields := map[string]string{}
 	last := ""
-	for i, line := range strings.Split(strings.TrimRight(string(c.member("control").content), "\n"), "\n") {
+	for i, line := range strings.Split(strings.TrimRight(string(text), "\n"), "\n") {
 		if strings.HasPrefix(line, " ") || strings.HasPrefix(line, "\t") {
-			if last == "package" || last == "version" || last == "architecture" || last == "" {
+			if last == "" || slices.Contains(identity, last) {
 				return nil, fmt.Errorf("control: line %d continues a field that has one line", i+1)
 			}
 			continue
 		}
 		name, value, ok := strings.Cut(line, ":")
-		if !ok || name == "" || strings.ContainsAny(name, " \t") {
+		if !ok || name == "" || strings.ContainsFunc(name, func(r rune) bool { return r <= ' ' || r >= 0x7f }) {
 			return nil, fmt.Errorf("control: line %d is no field: %q", i+1, line)
 		}
 		last = strings.ToLower(name)
 		if _, twice := fields[last]; twice {
-			return nil, fmt.Errorf("control: field %s stands there twice", name)
+			return nil, fmt.Errorf("control: line %d: field %s stands there twice", i+1, name)
 		}
-		fields[last] = strings.TrimSpace(value)
+		fields[last] = strings.Trim(value, " \t\r")
 	}
-	for _, name := range []string{"package", "version", "architecture"} {
-		value := fields[name]
-		if value == "" || strings.ContainsFunc(value, func(r rune) bool { return r <= ' ' || r == 0x7f }) || value != path.Base(value) {
-			return nil, fmt.Errorf("control: field %s is %q", name, value)
+	for _, name := range identity {
+		if !isIdentity(fields[name]) {
+			return nil, fmt.Errorf("control: field %s is %q", name, fields[name])
 		}
 	}
 	return fields, nil
+}
+
+// identity are the fields that the package statement names.
+var identity = []string{"package", "version", "architecture"}
+
+// isIdentity takes the characters that dpkg takes in names, versions and
+// architectures.
+func isIdentity(value string) bool {
+	alnum := func(r rune) bool { return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' }
+	return value != "" && alnum(rune(value[0])) &&
+		!strings.ContainsFunc(value, func(r rune) bool { return !alnum(r) && !strings.ContainsRune("+-.~:_", r) })
 }

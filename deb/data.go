@@ -5,19 +5,22 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"hash"
 	"io"
 	"io/fs"
 	"iter"
 	"path"
+	"strings"
 
 	"github.com/imaseal/imaseal/internal/compression"
 	"github.com/imaseal/imaseal/sign"
 )
 
-// Bounds of the payload, far above the largest package of Debian (some 60,000
+// Bounds of the payload, far above the largest package of Debian (some 100,000
 // files). They keep a hostile archive of nothing but headers from filling memory.
+// The size of files has no bound: they are streamed, and dpkg would store them.
 const (
 	maxEntries   = 1 << 18
 	maxNameBytes = 24 << 20
@@ -35,16 +38,19 @@ func (p *Package) Files(ctx context.Context) iter.Seq2[*sign.File, error] {
 		if !more {
 			return
 		}
-		for i := range p.original.members {
-			m := &p.original.members[i]
-			if !m.executed() {
-				continue
+		for i := range p.scripts {
+			if err := ctx.Err(); err != nil {
+				yield(nil, err)
+				return
 			}
-			f := &sign.File{
+			m := &p.scripts[i]
+			content := &valve{r: bytes.NewReader(m.content)}
+			more := yield(&sign.File{
 				Path: m.name, Control: true, Mode: fileMode(m.mode),
-				Size: int64(len(m.content)), Content: bytes.NewReader(m.content),
-			}
-			if !yield(f, nil) {
+				Size: int64(len(m.content)), Content: content,
+			}, nil)
+			content.shut()
+			if !more {
 				return
 			}
 		}
@@ -61,7 +67,7 @@ func (p *Package) walkData(ctx context.Context, each func(*sign.File) bool) (mor
 	defer body.Close()
 	stream := &hashedStream{ctx: ctx, r: body, sum: sha256.New()}
 	t := newTarReader(stream)
-	seen := entries{kinds: map[string]byte{}}
+	seen := entries{kinds: map[string]byte{}, carriers: map[string]string{}}
 	f := new(sign.File)
 	for {
 		h, err := t.next()
@@ -71,9 +77,6 @@ func (p *Package) walkData(ctx context.Context, each func(*sign.File) bool) (mor
 		if err != nil {
 			return false, err
 		}
-		if h.Name == "" {
-			continue
-		}
 		link, err := seen.add(h)
 		if err != nil {
 			return false, t.wrap(err)
@@ -81,11 +84,22 @@ func (p *Package) walkData(ctx context.Context, each func(*sign.File) bool) (mor
 		if h.Typeflag != tar.TypeReg && h.Typeflag != tar.TypeLink {
 			continue
 		}
-		*f = sign.File{Path: h.Name, Mode: fileMode(h.Mode), Size: h.Size, Link: link}
-		if link == "" {
-			f.Content = t.tar
+		if err := ctx.Err(); err != nil {
+			return false, err
 		}
-		if !each(f) {
+		*f = sign.File{Path: h.Name, Mode: fileMode(h.Mode), Size: h.Size, Link: link}
+		if link != "" {
+			f.Size = 0
+			if !each(f) {
+				return false, nil
+			}
+			continue
+		}
+		content := &valve{r: t.tar}
+		f.Content = content
+		more := each(f)
+		content.shut()
+		if !more {
 			return false, nil
 		}
 	}
@@ -96,7 +110,7 @@ func (p *Package) walkData(ctx context.Context, each func(*sign.File) bool) (mor
 
 // openData decompresses data.tar.
 func (p *Package) openData() (io.ReadCloser, error) {
-	m := p.archive.data
+	m := &p.archive.data
 	f, err := formatOf(m.name)
 	if err != nil {
 		return nil, err
@@ -113,47 +127,65 @@ func (p *Package) openData() (io.ReadCloser, error) {
 	return compression.NewReaderAt(content, m.size, f, p.jobs)
 }
 
+// implied is the kind of a folder that was not listed but has something in it.
+const implied = 'i'
+
 // entries remembers what the archive has had, to refuse what dpkg would resolve in
-// a way that nobody else does.
+// a way that nobody else does: a name that stands there twice, a name beneath a
+// symbolic link, a hard link to a file that is not the package's.
 type entries struct {
-	kinds map[string]byte // path to type flag
-	bytes int
+	kinds    map[string]byte   // path to type flag
+	carriers map[string]string // hard link to the regular file that it is a name of
+	bytes    int
 }
 
-// add checks one more entry. Of a hard link it returns the path that it links to.
+// add checks one more entry. Of a hard link it returns the path of the file that
+// carries the content.
 func (e *entries) add(h *tar.Header) (link string, err error) {
-	e.bytes += len(h.Name)
-	if len(e.kinds) == maxEntries || e.bytes > maxNameBytes {
-		return "", fmt.Errorf("more than %d entries, or more than %d bytes of names", maxEntries, maxNameBytes)
+	if err := e.count(h.Name); err != nil {
+		return "", err
 	}
-	if kind, twice := e.kinds[h.Name]; twice {
-		if kind == tar.TypeDir && h.Typeflag == tar.TypeDir {
-			return "", nil
-		}
-		return "", fmt.Errorf("%q stands there twice", h.Name)
+	kind, twice := e.kinds[h.Name]
+	if twice && (kind != implied || h.Name == "") {
+		return "", fmt.Errorf("%q stands there twice", "./"+h.Name)
+	}
+	if twice && h.Typeflag != tar.TypeDir {
+		return "", fmt.Errorf("%q is no folder, but something that came before is in it", h.Name)
 	}
 	for dir := path.Dir(h.Name); dir != "."; dir = path.Dir(dir) {
 		kind, ok := e.kinds[dir]
-		if ok && kind != tar.TypeDir {
+		if ok && kind != tar.TypeDir && kind != implied {
 			return "", fmt.Errorf("%q is beneath %q, which is no folder", h.Name, dir)
 		}
 		if ok {
-			break // it was checked when it came
+			break // what is above it was checked when it came
 		}
+		if err := e.count(dir); err != nil {
+			return "", err
+		}
+		e.kinds[dir] = implied
 	}
 	e.kinds[h.Name] = h.Typeflag
 	if h.Typeflag != tar.TypeLink {
 		return "", nil
 	}
-	link = h.Linkname
-	if len(link) > 2 && link[:2] == "./" {
-		link = link[2:]
+	link = strings.TrimPrefix(h.Linkname, "./")
+	if carrier, ok := e.carriers[link]; ok {
+		link = carrier
 	}
-	kind, ok := e.kinds[link]
-	if !ok || link == h.Name || kind != tar.TypeReg && kind != tar.TypeLink {
+	if link == h.Name || e.kinds[link] != tar.TypeReg {
 		return "", fmt.Errorf("%q is a hard link to %q, which is no regular file that came before it: dpkg would link to a file outside the package", h.Name, h.Linkname)
 	}
+	e.carriers[h.Name] = link
 	return link, nil
+}
+
+func (e *entries) count(name string) error {
+	e.bytes += len(name)
+	if len(e.kinds) >= maxEntries || e.bytes > maxNameBytes {
+		return fmt.Errorf("more than %d entries, or more than %d bytes of names", maxEntries, maxNameBytes)
+	}
+	return nil
 }
 
 // A hashedStream computes the digest of what is read through it.
@@ -171,6 +203,21 @@ func (s *hashedStream) Read(p []byte) (int, error) {
 	s.sum.Write(p[:n])
 	return n, err
 }
+
+// errStepOver says that a file's content was read after the walk had gone on.
+var errStepOver = errors.New("the walk has gone on: the content can no longer be read")
+
+// A valve is the content of a file until it is shut.
+type valve struct{ r io.Reader }
+
+func (v *valve) Read(p []byte) (int, error) {
+	if v.r == nil {
+		return 0, errStepOver
+	}
+	return v.r.Read(p)
+}
+
+func (v *valve) shut() { v.r = nil }
 
 // fileMode turns the mode of a tar header into Go's.
 func fileMode(mode int64) fs.FileMode {

@@ -15,7 +15,7 @@ const (
 	openPGPPrefix = "_gpg"
 	originMember  = openPGPPrefix + "origin"
 
-	// maxOpenPGP bounds a signature: the largest keys make a few KiB.
+	// maxOpenPGP bounds a signature in bytes: the largest keys make a few KiB.
 	maxOpenPGP = 64 << 10
 )
 
@@ -31,13 +31,14 @@ func (p *Package) openPGPMembers() []member {
 	return found
 }
 
-// OpenPGP returns the signatures over the package as it is.
+// OpenPGP returns the signatures over the package as it is. One that is too large
+// or cannot be read has an empty packet, which nobody takes for a good one.
 func (p *Package) OpenPGP() []sign.OpenPGPSignature {
 	var sigs []sign.OpenPGPSignature
 	for _, m := range p.openPGPMembers() {
-		packet, err := io.ReadAll(io.LimitReader(m.content(p.archive.r), maxOpenPGP))
-		if err != nil {
-			packet = nil // judged as a signature that does not verify
+		var packet []byte
+		if m.size <= maxOpenPGP {
+			packet, _ = p.archive.read(&m)
 		}
 		sigs = append(sigs, sign.OpenPGPSignature{
 			Where: m.name, Packet: packet,

@@ -1,16 +1,9 @@
-// Package deb reads and writes .deb files with file signatures.
-//
-// A signed .deb has, behind the entries of its original control archive, the
-// members ima-signatures, ima-control-signatures and ima-package, and the original
-// control archive itself; docs/format.md has the details. data.tar is not touched.
-// Start with [Open].
 package deb
 
 import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	"errors"
 	"fmt"
 	"io"
 	"strconv"
@@ -19,12 +12,9 @@ import (
 	"github.com/imaseal/imaseal/sign"
 )
 
-// Magic is what every .deb begins with.
-const Magic = arMagic
-
 // Options say how a package is read.
 type Options struct {
-	// Jobs is how many goroutines may decompress at once.
+	// Jobs is how many threads may decompress at once.
 	Jobs int
 }
 
@@ -33,16 +23,16 @@ type Package struct {
 	archive *archive
 	jobs    int
 	info    sign.Info
+	kept    *control // the visible control archive where it is small, otherwise nil
 
-	// The package as it was before it was signed, whether it is signed or not.
-	originalName   string // of the control member
-	originalMember []byte // its content, compressed; nil of an unsigned package
-	originalTail   []byte // what followed data.tar; of an unsigned package see the archive
-	original       *control
+	controlFile []byte          // the member control
+	conffiles   *controlMember  // nil where there is none
+	scripts     []controlMember // those that are executed
 
-	signed    bool
+	signed    bool // members of ours are there, malformed or not
 	manifest  *sign.Manifest
 	malformed error // why the signatures can't be taken for what they are
+	before    []sign.Detail
 
 	dataRead   bool
 	dataDigest [sha256.Size]byte
@@ -51,117 +41,59 @@ type Package struct {
 // Open reads the structure and the control archive of the size bytes of r, a .deb.
 // Errors name the member and the offset that they concern. r must stay open while
 // the package is in use.
+//
+// Signatures that are malformed do not fail it: [Package.Manifest] says what is
+// wrong with them.
 func Open(r io.ReaderAt, size int64, o Options) (*Package, error) {
 	a, err := scanArchive(r, size)
 	if err != nil {
 		return nil, err
 	}
-	if _, err := formatOf(a.data.name); err != nil {
-		return nil, fmt.Errorf("offset %d: %w", a.data.offset, err)
-	}
-	visible, err := readControl(a.control.name, a.control.content(r))
+	visible, err := a.readControl()
 	if err != nil {
 		return nil, fmt.Errorf("offset %d: %w", a.control.offset, err)
 	}
-	p := &Package{archive: a, jobs: o.Jobs, original: visible, originalName: a.control.name}
-	for i := range visible.members {
-		if ours(visible.members[i].name) {
-			p.signed = true
-		}
+	p := &Package{archive: a, jobs: o.Jobs, controlFile: bytes.Clone(visible.member("control").content), scripts: visible.executed()}
+	if c := visible.member("conffiles"); c != nil {
+		p.conffiles = &controlMember{content: bytes.Clone(c.content)}
 	}
-	if p.signed {
-		p.malformed = p.readSigned(visible)
-	}
-	fields, err := p.original.fields()
+	fields, err := fields(p.controlFile)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("offset %d: %s: %w", a.control.offset, a.control.name, err)
 	}
-	p.info = sign.Info{Format: "deb", FormatVersion: "2.0", Name: fields["package"], Version: fields["version"], Arch: fields["architecture"]}
+	p.info = sign.Info{Format: "deb", FormatVersion: a.format, Name: fields["package"], Version: fields["version"], Arch: fields["architecture"]}
 	if kib, err := strconv.ParseInt(fields["installed-size"], 10, 40); err == nil && kib > 0 {
 		p.info.InstalledSize = kib << 10
+	}
+	for _, m := range visible.members {
+		p.signed = p.signed || ours(m.name)
+	}
+	if p.signed {
+		if p.manifest, err = p.readSigned(visible); err != nil {
+			p.manifest, p.malformed = nil, err
+		} else {
+			p.before = p.describeOriginal(visible)
+		}
+	}
+	if len(visible.raw) <= smallControl {
+		p.kept = visible
 	}
 	return p, nil
 }
 
-// readSigned takes the visible control archive of a signed package apart and
-// checks that it is, to the byte, what signing the embedded original makes.
-func (p *Package) readSigned(visible *control) error {
-	var unsigned, tail *controlMember
-	for i := range visible.members {
-		m := &visible.members[i]
-		switch {
-		case m.name == unsignedTail:
-			tail = m
-		case strings.HasPrefix(m.name, unsignedPrefix) && unsigned == nil:
-			unsigned = m
-		case strings.HasPrefix(m.name, unsignedPrefix):
-			return fmt.Errorf("control members %s and %s: there is one original", unsigned.name, m.name)
-		}
+// visible returns the control archive as it stands in the package.
+func (p *Package) visible() (*control, error) {
+	if p.kept != nil {
+		return p.kept, nil
 	}
-	for _, name := range []string{controlSignatures, statementName, payloadSignatures} {
-		if visible.member(name) == nil {
-			return fmt.Errorf("control member %s is missing, though others of a signed package are there", name)
-		}
-	}
-	if unsigned == nil {
-		return fmt.Errorf("control member %s* is missing, though others of a signed package are there", unsignedPrefix)
-	}
-	name := strings.TrimPrefix(unsigned.name, unsignedPrefix)
-	if name != "control.tar" && !strings.HasPrefix(name, "control.tar.") {
-		return fmt.Errorf("control member %s is no control archive", unsigned.name)
-	}
-	original, err := readControl(name, bytes.NewReader(unsigned.content))
-	if err != nil {
-		return fmt.Errorf("control member %s: %w", unsigned.name, err)
-	}
-	for i := range original.members {
-		if m := &original.members[i]; ours(m.name) {
-			return fmt.Errorf("control member %s: it holds %s, as an original never does", unsigned.name, m.name)
-		}
-	}
-	if original.entries > len(visible.raw) || !bytes.Equal(original.raw[:original.entries], visible.raw[:original.entries]) {
-		return fmt.Errorf("control member %s: it is not what the package shows", unsigned.name)
-	}
-	p.original, p.originalName, p.originalMember = original, name, unsigned.content
-	if tail != nil {
-		p.originalTail = tail.content
-		if len(tail.content) == 0 {
-			return fmt.Errorf("control member %s is empty", unsignedTail)
-		}
-	}
-	m := new(sign.Manifest)
-	if m.Files, err = parseSignatures(visible, payloadSignatures); err != nil {
-		return err
-	}
-	if m.Control, err = parseSignatures(visible, controlSignatures); err != nil {
-		return err
-	}
-	if m.Statement, err = sign.ParseStatement(visible.member(statementName).content); err != nil {
-		return fmt.Errorf("control member %s: %w", statementName, err)
-	}
-	again, err := original.sealed(m, name, p.originalMember, p.originalTail)
-	if err != nil {
-		return err
-	}
-	if !bytes.Equal(again, visible.raw) {
-		return errors.New("the control archive is not laid out as that of a signed package: other members, other headers or another order")
-	}
-	p.manifest = m
-	return nil
-}
-
-func parseSignatures(c *control, name string) ([]sign.Entry, error) {
-	entries, err := sign.ParseAttributes(c.member(name).content)
-	if err != nil {
-		return nil, fmt.Errorf("control member %s: %w", name, err)
-	}
-	return entries, nil
+	return p.archive.readControl()
 }
 
 // Info returns what the control file says.
 func (p *Package) Info() sign.Info { return p.info }
 
-// Manifest returns the file signatures of the package, nil when it is unsigned.
+// Manifest returns the file signatures of the package, nil when it is unsigned. The
+// error says what keeps its members of ours from being those of a signed package.
 func (p *Package) Manifest() (*sign.Manifest, error) { return p.manifest, p.malformed }
 
 // Anomalies returns nothing: what is odd about a .deb is refused.
@@ -178,9 +110,9 @@ func (p *Package) Statement(ctx context.Context, m *sign.Manifest) (*sign.Statem
 	add := func(name string, content []byte) {
 		s.Members = append(s.Members, sign.MemberDigest{Name: name, SHA256: sha256.Sum256(content)})
 	}
-	add("control", p.original.member("control").content)
-	if c := p.original.member("conffiles"); c != nil {
-		add("conffiles", c.content)
+	add("control", p.controlFile)
+	if p.conffiles != nil {
+		add("conffiles", p.conffiles.content)
 	}
 	add(payloadSignatures, sign.FormatAttributes(m.Files))
 	add(controlSignatures, sign.FormatAttributes(m.Control))
@@ -191,19 +123,30 @@ func (p *Package) Statement(ctx context.Context, m *sign.Manifest) (*sign.Statem
 // Details returns the compression, and what the signatures add to the size.
 func (p *Package) Details() []sign.Detail {
 	details := []sign.Detail{
-		{Name: "control archive", Value: p.originalName},
+		{Name: "control archive", Value: p.archive.control.name},
 		{Name: "data archive", Value: p.archive.data.name},
 		{Name: "size", Value: fmt.Sprintf("%d bytes", p.archive.size)},
 	}
-	if p.manifest == nil {
-		return details
+	if len(p.archive.extra) > 0 {
+		var names []string
+		for _, m := range p.archive.extra {
+			names = append(names, m.name)
+		}
+		details = append(details, sign.Detail{Name: "after data.tar", Value: strings.Join(names, " ")})
 	}
-	return append(details, sign.Detail{Name: "added by signing", Value: fmt.Sprintf("%d bytes", p.archive.size-p.originalSize())})
+	return append(details, p.before...)
 }
 
-// originalSize returns the length of the package before it was signed.
-func (p *Package) originalSize() int64 {
-	member := int64(len(p.originalMember))
-	data := p.archive.data.stop() - p.archive.data.offset
-	return p.archive.control.start() + member + member&1 + data + int64(len(p.originalTail))
+// describeOriginal returns what the package was before it was signed.
+func (p *Package) describeOriginal(visible *control) []sign.Detail {
+	o, err := p.readOriginal(visible)
+	if err != nil {
+		return nil
+	}
+	member := int64(len(o.member))
+	before := p.archive.control.start() + member + member&1 + p.archive.data.stop() - p.archive.data.offset + int64(len(o.tail))
+	return []sign.Detail{
+		{Name: "control archive before", Value: o.name},
+		{Name: "added by signing", Value: fmt.Sprintf("%d bytes", p.archive.size-before)},
+	}
 }

@@ -1,56 +1,27 @@
 package deb
 
 import (
-	"bytes"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"os"
+	"io"
 	"testing"
 
 	"github.com/imaseal/imaseal/sign"
+	"github.com/imaseal/imaseal/sign/signtest"
 )
 
-func TestScratch(t *testing.T) {
-	raw, err := os.ReadFile(os.Getenv("DEB"))
-	if err != nil {
-		t.Skip(err)
+func TestContract(t *testing.T) {
+	raw := map[string][]byte{
+		"plain": build{}.bytes(t),
+		"gz":    build{controlSuffix: ".gz", dataSuffix: ".gz"}.bytes(t),
+		"zst":   build{controlSuffix: ".zst", dataSuffix: ".zst"}.bytes(t),
+		"no scripts": build{
+			control: []entry{file("control", 0o644, controlText)},
+			data:    []entry{file("a", 0o644, "1"), file("b", 0o644, "2")},
+		}.bytes(t),
+		"tail": build{tail: []arMember{{name: "_gpgorigin", content: []byte("stale")}, {name: "_other", content: []byte("kept")}}}.bytes(t),
 	}
-	key, _ := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	id, _ := sign.KeyIDFromPublicKey(key.Public())
-	s, _ := sign.NewSigner(key, id)
-	p, err := Open(bytes.NewReader(raw), int64(len(raw)), Options{Jobs: 2})
-	if err != nil {
-		t.Fatal(err)
-	}
-	m, err := sign.Sign(t.Context(), p, s, sign.Options{Jobs: 2})
-	if err != nil {
-		t.Fatal(err)
-	}
-	var b bytes.Buffer
-	if err := p.Write(t.Context(), &b, m, sign.WriteOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	os.WriteFile("/tmp/signed.deb", b.Bytes(), 0o644)
-	q, err := Open(bytes.NewReader(b.Bytes()), int64(b.Len()), Options{Jobs: 2})
-	if err != nil {
-		t.Fatal(err)
-	}
-	keys := new(sign.TrustedKeys)
-	keys.Add(id, key.Public())
-	r, err := sign.Verify(t.Context(), q, keys, sign.Options{Jobs: 2})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Log(r.Files, r.Signed, r.Findings, q.Details())
-	if !r.OK() {
-		t.Fatal("not ok")
-	}
-	var u bytes.Buffer
-	if err := q.Write(t.Context(), &u, nil, sign.WriteOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	if !bytes.Equal(u.Bytes(), raw) {
-		t.Fatal("not the same")
-	}
+	signtest.Run(t, signtest.Format{
+		Open:  func(r io.ReaderAt, size int64) (sign.Package, error) { return Open(r, size, Options{}) },
+		Raw:   raw,
+		Write: sign.WriteOptions{DropOpenPGP: true},
+	})
 }

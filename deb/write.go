@@ -2,6 +2,7 @@ package deb
 
 import (
 	"bytes"
+	"compress/gzip"
 	"context"
 	"errors"
 	"fmt"
@@ -11,56 +12,78 @@ import (
 	"github.com/imaseal/imaseal/sign"
 )
 
-// CanWrite reports whether Write would take m and o.
+// signedControl is what the control archive of a signed package is called: every
+// dpkg reads gzip, beside any data.tar.
+const signedControl = "control.tar.gz"
+
+// maxTail bounds in bytes what may follow data.tar in a package that is signed.
+const maxTail = 1 << 20
+
+// CanWrite reports why Write would refuse m, nil or not, and o.
 func (p *Package) CanWrite(m *sign.Manifest, o sign.WriteOptions) error {
 	if p.malformed != nil {
-		return fmt.Errorf("it is neither unsigned nor well signed (%w), so its original can't be given back: start from the builder's package", p.malformed)
+		return fmt.Errorf("it is neither unsigned nor well signed, so its original can't be given back: start from the builder's package (%w)", p.malformed)
 	}
 	if m == nil {
 		return nil
 	}
 	h := p.archive.control.header
-	there, err := h.rename("control.tar.gz", 0)
+	there, err := h.rename(signedControl, 0)
 	if err != nil {
 		return err
 	}
 	if back, err := there.rename(p.archive.control.name, p.archive.control.size); err != nil || back != h {
 		return fmt.Errorf("offset %d: the ar header of %s is written in an odd way, so signing could not be undone: build the package with dpkg-deb", p.archive.control.offset, p.archive.control.name)
 	}
-	if len(p.openPGPMembers()) > 0 && o.OpenPGP == nil && !o.DropOpenPGP {
-		return errors.New("it carries an OpenPGP signature, which would no longer hold: give --openpgp-key to make a new one, or --drop-openpgp-signature")
+	if n := p.archive.size - p.archive.data.stop(); n > maxTail {
+		return fmt.Errorf("offset %d: %d bytes follow data.tar, at most %d are taken", p.archive.data.stop(), n, maxTail)
+	}
+	if found := p.openPGPMembers(); len(found) > 0 && o.OpenPGP == nil && !o.DropOpenPGP {
+		return fmt.Errorf("its OpenPGP signature %s would no longer hold: give --openpgp-key to make a new one, or --drop-openpgp-signature", found[0].name)
 	}
 	return nil
 }
 
 // Write writes the package with the manifest m, or as it was before it was signed.
 func (p *Package) Write(ctx context.Context, w io.Writer, m *sign.Manifest, o sign.WriteOptions) error {
-	if err := p.CanWrite(m, o); err != nil {
-		return err
-	}
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	if err := p.CanWrite(m, o); err != nil {
+		return err
+	}
+	if m == nil && !p.signed {
+		return p.archive.copyTo(ctx, w, 0, p.archive.size)
+	}
+	visible, err := p.visible()
+	if err != nil {
+		return err
+	}
+	builder, err := p.readOriginal(visible)
+	if err != nil {
+		return err
+	}
 	if m == nil {
-		return p.writeOriginal(w)
+		if err := p.writeFront(ctx, w, builder.name, builder.member); err != nil {
+			return err
+		}
+		_, err := w.Write(builder.tail)
+		return err
 	}
-	original, tail, err := p.originalParts()
+	content, err := builder.sealed(m)
 	if err != nil {
 		return err
 	}
-	raw, err := p.original.sealed(m, p.originalName, original, tail)
-	if err != nil {
+	if err := p.writeFront(ctx, w, signedControl, content); err != nil {
 		return err
 	}
-	content, err := compressControl(raw)
-	if err != nil {
-		return err
-	}
-	if err := p.writeFront(w, "control.tar.gz", content); err != nil {
-		return err
-	}
-	if err := p.writeTail(w); err != nil {
-		return err
+	for _, extra := range p.archive.extra {
+		if isOpenPGP(extra.name) {
+			continue // it no longer holds
+		}
+		if err := p.archive.copyTo(ctx, w, extra.offset, extra.stop()); err != nil {
+			return err
+		}
 	}
 	if o.OpenPGP == nil {
 		return nil
@@ -68,67 +91,76 @@ func (p *Package) Write(ctx context.Context, w io.Writer, m *sign.Manifest, o si
 	return p.writeOpenPGP(ctx, w, content, o)
 }
 
-// originalParts returns the original control member and what followed data.tar.
-func (p *Package) originalParts() (member, tail []byte, err error) {
-	if p.signed {
-		return p.originalMember, p.originalTail, nil
+// sealed returns the control archive with the manifest m, compressed.
+func (o *original) sealed(m *sign.Manifest) ([]byte, error) {
+	if m.Statement == nil {
+		return nil, errors.New("the manifest has no package statement")
 	}
-	if n := p.archive.control.size; n > maxControl {
-		return nil, nil, fmt.Errorf("%s has %d bytes, more than the %d that imaseal takes", p.archive.control.name, n, maxControl)
+	statement, err := m.Statement.MarshalText()
+	if err != nil {
+		return nil, err
 	}
-	if member, err = io.ReadAll(p.archive.control.content(p.archive.r)); err != nil {
-		return nil, nil, err
+	contents := map[string][]byte{statementName: statement}
+	for name, entries := range map[string][]sign.Entry{payloadSignatures: m.Files, controlSignatures: m.Control} {
+		for i, e := range entries {
+			if err := sign.CheckPath(e.Path); err != nil {
+				return nil, err
+			}
+			if i > 0 && entries[i-1].Path >= e.Path {
+				return nil, fmt.Errorf("the manifest has %q after %q", e.Path, entries[i-1].Path)
+			}
+		}
+		contents[name] = sign.FormatAttributes(entries)
 	}
-	if n := p.archive.tail().Size(); n > maxTail {
-		return nil, nil, fmt.Errorf("%d bytes follow data.tar, more than the %d that imaseal takes", n, maxTail)
+	var b bytes.Buffer
+	// The signatures hardly compress, so the fastest level is as good as another.
+	z, err := gzip.NewWriterLevel(&b, gzip.BestSpeed)
+	if err != nil {
+		return nil, err
 	}
-	tail, err = io.ReadAll(p.archive.tail())
-	return member, tail, err
+	n := &counter{w: z}
+	if _, err := n.Write(o.entries); err != nil {
+		return nil, err
+	}
+	if err := o.writeSeals(n, contents); err != nil {
+		return nil, err
+	}
+	if err := z.Close(); err != nil {
+		return nil, err
+	}
+	if max(n.n, int64(b.Len())) > maxControl {
+		return nil, fmt.Errorf("the control archive would have %d bytes, more than the %d that are read: sign fewer files with --select exec", n.n, maxControl)
+	}
+	return b.Bytes(), nil
 }
 
-// maxTail bounds what may follow data.tar in a package that is signed.
-const maxTail = 1 << 20
+// A counter counts what is written through it.
+type counter struct {
+	w io.Writer
+	n int64
+}
 
-// writeOriginal gives back what the builder made.
-func (p *Package) writeOriginal(w io.Writer) error {
-	if !p.signed {
-		return p.archive.copyTo(w, 0, p.archive.size)
-	}
-	if err := p.writeFront(w, p.originalName, p.originalMember); err != nil {
-		return err
-	}
-	_, err := w.Write(p.originalTail)
-	return err
+func (c *counter) Write(p []byte) (int, error) {
+	n, err := c.w.Write(p)
+	c.n += int64(n)
+	return n, err
 }
 
 // writeFront writes everything up to the end of data.tar, with the control member
 // replaced.
-func (p *Package) writeFront(w io.Writer, name string, content []byte) error {
-	if err := p.archive.copyTo(w, 0, p.archive.control.offset); err != nil {
+func (p *Package) writeFront(ctx context.Context, w io.Writer, name string, content []byte) error {
+	a := p.archive
+	if err := a.copyTo(ctx, w, 0, a.control.offset); err != nil {
 		return err
 	}
-	h, err := p.archive.control.header.rename(name, int64(len(content)))
+	h, err := a.control.header.rename(name, int64(len(content)))
 	if err != nil {
 		return err
 	}
 	if err := writeMember(w, h, content); err != nil {
 		return err
 	}
-	return p.archive.copyTo(w, p.archive.data.offset, p.archive.data.stop())
-}
-
-// writeTail keeps the members behind data.tar but those that are OpenPGP
-// signatures, which no longer hold.
-func (p *Package) writeTail(w io.Writer) error {
-	for _, m := range p.archive.extra {
-		if isOpenPGP(m.name) {
-			continue
-		}
-		if err := p.archive.copyTo(w, m.offset, m.stop()); err != nil {
-			return err
-		}
-	}
-	return nil
+	return a.copyTo(ctx, w, a.data.offset, a.data.stop())
 }
 
 // writeOpenPGP signs the package as debsigs does and adds the signature.
@@ -136,6 +168,9 @@ func (p *Package) writeOpenPGP(ctx context.Context, w io.Writer, control []byte,
 	sig, err := o.OpenPGP(ctx, p.signedByOpenPGP(bytes.NewReader(control)))
 	if err != nil {
 		return err
+	}
+	if n := len(sig.Packet); n == 0 || n > maxOpenPGP {
+		return fmt.Errorf("the OpenPGP signature has %d bytes", n)
 	}
 	return writeNewMember(w, originMember, p.mtime(), sig.Packet)
 }
