@@ -127,7 +127,7 @@ func controlFiles() []entry {
 		file("./control", 0o644, controlText),
 		file("./conffiles", 0o644, "/etc/hello.conf\n"),
 		file("./preinst", 0o755, "#!/bin/sh\nexit 0\n"),
-		file("./isinstallable", 0o644, "#!/bin/sh\nexit 0\n"),
+		file("./isinstallable", 0o644, "#!/bin/sh\nexit 1\n"),
 		file("./md5sums", 0o644, ""),
 	}
 }

@@ -44,7 +44,7 @@ func (p *Package) Files(ctx context.Context) iter.Seq2[*sign.File, error] {
 				return
 			}
 			m := &p.scripts[i]
-			content := &valve{r: bytes.NewReader(m.content)}
+			content := &valve{r: bytes.NewReader(m.content), member: p.archive.control.name}
 			more := yield(&sign.File{
 				Path: m.name, Control: true, Mode: fileMode(m.mode),
 				Size: int64(len(m.content)), Content: content,
@@ -95,7 +95,7 @@ func (p *Package) walkData(ctx context.Context, each func(*sign.File) bool) (mor
 			}
 			continue
 		}
-		content := &valve{r: t.tar}
+		content := &valve{r: t.tar, member: p.archive.data.name}
 		f.Content = content
 		more := each(f)
 		content.shut()
@@ -207,14 +207,21 @@ func (s *hashedStream) Read(p []byte) (int, error) {
 // errStepOver says that a file's content was read after the walk had gone on.
 var errStepOver = errors.New("the walk has gone on: the content can no longer be read")
 
-// A valve is the content of a file until it is shut.
-type valve struct{ r io.Reader }
+// A valve is the content of a file until it is shut. Its errors name the ar member.
+type valve struct {
+	r      io.Reader
+	member string
+}
 
 func (v *valve) Read(p []byte) (int, error) {
 	if v.r == nil {
 		return 0, errStepOver
 	}
-	return v.r.Read(p)
+	n, err := v.r.Read(p)
+	if err != nil && err != io.EOF {
+		err = fmt.Errorf("%s: %w", v.member, err)
+	}
+	return n, err
 }
 
 func (v *valve) shut() { v.r = nil }
