@@ -6,9 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/klauspost/compress/zstd"
 
 	"github.com/imaseal/imaseal/internal/compression"
 )
@@ -26,11 +29,21 @@ const (
 
 const (
 	// maxControl bounds a control archive in bytes, compressed and decompressed:
-	// it is held in memory. It has room for the RSA-4096 signatures of 80,000
-	// files.
-	maxControl = 64 << 20
+	// it is held in memory. It has room for the RSA-4096 signatures of 60,000
+	// files, which is what the largest package of Debian has.
+	maxControl = 48 << 20
+	// maxControlWindow bounds in bytes what of a control archive in zstd the decoder
+	// has to remember. dpkg-deb's default level takes 8 MiB, and for an archive that
+	// is smaller only its size.
+	maxControlWindow = 32 << 20
 	// maxControlMembers bounds how many members a control archive has.
 	maxControlMembers = 1024
+	// maxScripts bounds in bytes what of a control archive is executed, which is kept
+	// while the payload is read.
+	maxScripts = 8 << 20
+	// maxControlFile bounds the file control in bytes; the longest have some 100 KiB
+	// of dependencies.
+	maxControlFile = 1 << 20
 	// maxControlName is MAXCONTROLFILENAME of dpkg.
 	maxControlName = 100
 	// smallControl is the size in bytes up to which memory is cheaper than reading
@@ -97,6 +110,8 @@ func decompressAll(name string, open func() (io.Reader, error)) ([]byte, error) 
 		return err
 	})
 	if err == nil && size > 0 {
+		// The window of the first decoder can be as large as what it decoded.
+		debug.FreeOSMemory()
 		raw = make([]byte, smallControl+size)
 		err = each(func(r io.Reader) error {
 			_, err := io.ReadFull(r, raw)
@@ -129,7 +144,7 @@ func formatOf(name string) (compression.Format, error) {
 	return f, nil
 }
 
-// decompress opens the member of name and content r. The content must be what the
+// decompress opens the control archive of name and content r. The content must be what the
 // name promises: tools differ in which of the two they go by.
 func decompress(name string, r io.Reader) (io.ReadCloser, error) {
 	f, err := formatOf(name)
@@ -144,7 +159,16 @@ func decompress(name string, r io.Reader) (io.ReadCloser, error) {
 	if found := compression.Detect(head[:n]); found != f {
 		return nil, fmt.Errorf("the content is not %s but %s", f, found)
 	}
-	return compression.NewReader(io.MultiReader(bytes.NewReader(head[:n]), r), f)
+	r = io.MultiReader(bytes.NewReader(head[:n]), r)
+	if f != compression.Zstd {
+		return compression.NewReader(r, f)
+	}
+	// The usual limit is for payloads, during which no control archive is held.
+	d, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxControlWindow))
+	if err != nil {
+		return nil, err
+	}
+	return d.IOReadCloser(), nil
 }
 
 // parseControl takes plain files only, each name once: dpkg follows a link that is
@@ -173,6 +197,8 @@ func parseControl(raw []byte) (*control, error) {
 			fault = "is in a folder"
 		case len(h.Name) > maxControlName || strings.ContainsFunc(h.Name, func(r rune) bool { return r <= ' ' || r == 0x7f }):
 			fault = "has a name that no control member has"
+		case h.Name == "control" && h.Size > maxControlFile:
+			fault = fmt.Sprintf("has %d bytes, at most %d are taken", h.Size, maxControlFile)
 		case len(c.members) == maxControlMembers:
 			fault = fmt.Sprintf("is one of more than %d", maxControlMembers)
 		}
@@ -228,16 +254,19 @@ func (m *controlMember) executed() bool {
 	return scripts[m.name] || m.mode&0o111 != 0 || bytes.HasPrefix(m.content, []byte("#!"))
 }
 
-// executed returns copies of the members that have to be signed.
-func (c *control) executed() []controlMember {
-	var found []controlMember
+// executed returns the members that have to be signed.
+func (c *control) executed() (found []controlMember, err error) {
+	size := 0
 	for _, m := range c.members {
-		if m.executed() {
-			m.content = bytes.Clone(m.content)
-			found = append(found, m)
+		if !m.executed() {
+			continue
 		}
+		if size += len(m.content); size > maxScripts {
+			return nil, fmt.Errorf("members that are executed have more than %d bytes, member %q among them", maxScripts, m.name)
+		}
+		found = append(found, m)
 	}
-	return found
+	return found, nil
 }
 
 // fields reads the one stanza of the control file, deb-control(5). Names are in
@@ -255,17 +284,17 @@ func fields(text []byte) (map[string]string, error) {
 		}
 		name, value, ok := strings.Cut(line, ":")
 		if !ok || name == "" || strings.ContainsFunc(name, func(r rune) bool { return r <= ' ' || r >= 0x7f }) {
-			return nil, fmt.Errorf("control: line %d is no field: %q", i+1, line)
+			return nil, fmt.Errorf("control: line %d is no field: %.60q", i+1, line)
 		}
 		last = strings.ToLower(name)
 		if _, twice := fields[last]; twice {
-			return nil, fmt.Errorf("control: line %d: field %s stands there twice", i+1, name)
+			return nil, fmt.Errorf("control: line %d: field %.60s stands there twice", i+1, name)
 		}
 		fields[last] = strings.Trim(value, " \t\r")
 	}
 	for _, name := range identity {
 		if !isIdentity(fields[name]) {
-			return nil, fmt.Errorf("control: field %s is %q", name, fields[name])
+			return nil, fmt.Errorf("control: field %s is %.60q", name, fields[name])
 		}
 	}
 	return fields, nil

@@ -21,6 +21,6 @@
 // # Memory
 //
 // The payload is streamed. The control archive is held in memory while it is read
-// and written, up to 64 MiB of it; between the two only the scripts and the
+// and written, up to 48 MiB of it; between the two only the scripts and the
 // signatures are.
 package deb

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -25,9 +26,8 @@ type Package struct {
 	info    sign.Info
 	kept    *control // the visible control archive where it is small, otherwise nil
 
-	controlFile []byte          // the member control
-	conffiles   *controlMember  // nil where there is none
-	scripts     []controlMember // those that are executed
+	stated  []sign.MemberDigest // those of control and conffiles
+	scripts []controlMember     // the members that are executed
 
 	signed    bool // members of ours are there, malformed or not
 	manifest  *sign.Manifest
@@ -53,11 +53,13 @@ func Open(r io.ReaderAt, size int64, o Options) (*Package, error) {
 	if err != nil {
 		return nil, fmt.Errorf("offset %d: %w", a.control.offset, err)
 	}
-	p := &Package{archive: a, jobs: o.Jobs, controlFile: bytes.Clone(visible.member("control").content), scripts: visible.executed()}
-	if c := visible.member("conffiles"); c != nil {
-		p.conffiles = &controlMember{content: bytes.Clone(c.content)}
+	p := &Package{archive: a, jobs: o.Jobs}
+	for _, name := range []string{"control", "conffiles"} {
+		if m := visible.member(name); m != nil {
+			p.stated = append(p.stated, sign.MemberDigest{Name: name, SHA256: sha256.Sum256(m.content)})
+		}
 	}
-	fields, err := fields(p.controlFile)
+	fields, err := fields(visible.member("control").content)
 	if err != nil {
 		return nil, fmt.Errorf("offset %d: %s: %w", a.control.offset, a.control.name, err)
 	}
@@ -75,8 +77,15 @@ func Open(r io.ReaderAt, size int64, o Options) (*Package, error) {
 			p.before = p.describeOriginal(visible)
 		}
 	}
+	if p.scripts, err = visible.executed(); err != nil {
+		return nil, fmt.Errorf("offset %d: %s: %w", a.control.offset, a.control.name, err)
+	}
 	if len(visible.raw) <= smallControl {
 		p.kept = visible
+		return p, nil
+	}
+	for i := range p.scripts {
+		p.scripts[i].content = bytes.Clone(p.scripts[i].content)
 	}
 	return p, nil
 }
@@ -106,18 +115,14 @@ func (p *Package) Statement(ctx context.Context, m *sign.Manifest) (*sign.Statem
 			return nil, fmt.Errorf("%s: %w", p.archive.data.name, err)
 		}
 	}
-	s := &sign.Statement{Package: p.info.Name, Version: p.info.Version, Arch: p.info.Arch}
-	add := func(name string, content []byte) {
-		s.Members = append(s.Members, sign.MemberDigest{Name: name, SHA256: sha256.Sum256(content)})
-	}
-	add("control", p.controlFile)
-	if p.conffiles != nil {
-		add("conffiles", p.conffiles.content)
-	}
-	add(payloadSignatures, sign.FormatAttributes(m.Files))
-	add(controlSignatures, sign.FormatAttributes(m.Control))
-	s.Members = append(s.Members, sign.MemberDigest{Name: "data.tar", SHA256: p.dataDigest})
-	return s, nil
+	return &sign.Statement{
+		Package: p.info.Name, Version: p.info.Version, Arch: p.info.Arch,
+		Members: append(slices.Clone(p.stated),
+			sign.MemberDigest{Name: payloadSignatures, SHA256: sha256.Sum256(sign.FormatAttributes(m.Files))},
+			sign.MemberDigest{Name: controlSignatures, SHA256: sha256.Sum256(sign.FormatAttributes(m.Control))},
+			sign.MemberDigest{Name: "data.tar", SHA256: p.dataDigest},
+		),
+	}, nil
 }
 
 // Details returns the compression, and what the signatures add to the size.

@@ -127,13 +127,19 @@ func (p *Package) readSigned(visible *control) (*sign.Manifest, error) {
 }
 
 func parseSignatures(name string, contents map[string][]byte) ([]sign.Entry, error) {
-	// An entry takes more memory than the text of a short one.
-	if n := bytes.Count(contents[name], []byte("# file: ")); n > maxEntries {
-		return nil, fmt.Errorf("control member %s has %d entries, at most %d are taken", name, n, maxEntries)
+	if n := bytes.Count(contents[name], []byte("# file: ")); n > maxSignatures {
+		return nil, fmt.Errorf("control member %s has %d entries, at most %d are taken", name, n, maxSignatures)
 	}
 	entries, err := sign.ParseAttributes(contents[name])
 	if err != nil {
 		return nil, fmt.Errorf("control member %s: %w", name, err)
+	}
+	size := 0
+	for _, e := range entries {
+		size += len(e.Path)
+	}
+	if size > maxNameBytes {
+		return nil, fmt.Errorf("control member %s has names of %d bytes, more than a package may have", name, size)
 	}
 	return entries, nil
 }

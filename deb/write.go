@@ -16,6 +16,10 @@ import (
 // dpkg reads gzip, beside any data.tar.
 const signedControl = "control.tar.gz"
 
+// maxSignatures bounds the entries of a list of signatures: one takes more memory
+// than its text. The largest package of Debian has 60,000 files.
+const maxSignatures = 1 << 17
+
 // maxTail bounds in bytes what may follow data.tar in a package that is signed.
 const maxTail = 1 << 20
 
@@ -102,6 +106,9 @@ func (o *original) sealed(m *sign.Manifest) ([]byte, error) {
 	}
 	contents := map[string][]byte{statementName: statement}
 	for name, entries := range map[string][]sign.Entry{payloadSignatures: m.Files, controlSignatures: m.Control} {
+		if len(entries) > maxSignatures {
+			return nil, fmt.Errorf("%d signatures are more than the %d that are read: sign fewer files with --select exec", len(entries), maxSignatures)
+		}
 		for i, e := range entries {
 			if err := sign.CheckPath(e.Path); err != nil {
 				return nil, err
