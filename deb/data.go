@@ -4,10 +4,8 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
 	"io/fs"
 	"iter"
@@ -65,7 +63,8 @@ func (p *Package) walkData(ctx context.Context, each func(*sign.File) bool) (mor
 		return false, err
 	}
 	defer body.Close()
-	stream := &hashedStream{ctx: ctx, r: body, sum: sha256.New()}
+	stream := readAhead(ctx, body)
+	defer stream.close()
 	t := newTarReader(stream)
 	seen := entries{kinds: map[string]byte{}, carriers: map[string]string{}}
 	f := new(sign.File)
@@ -186,22 +185,6 @@ func (e *entries) count(name string) error {
 		return fmt.Errorf("more than %d entries, or more than %d bytes of names", maxEntries, maxNameBytes)
 	}
 	return nil
-}
-
-// A hashedStream computes the digest of what is read through it.
-type hashedStream struct {
-	ctx context.Context
-	r   io.Reader
-	sum hash.Hash
-}
-
-func (s *hashedStream) Read(p []byte) (int, error) {
-	if err := s.ctx.Err(); err != nil {
-		return 0, err
-	}
-	n, err := s.r.Read(p)
-	s.sum.Write(p[:n])
-	return n, err
 }
 
 // errStepOver says that a file's content was read after the walk had gone on.
