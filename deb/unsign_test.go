@@ -394,7 +394,7 @@ func TestMalformedSignedPackages(t *testing.T) {
 		"signatures cut off":            {reseal(t, s, edit("ima-signatures", func(c string) string { return c[:len(c)-1] })), "control member ima-signatures: line"},
 		"script signatures cut off":     {reseal(t, s, edit("ima-control-signatures", func(c string) string { return c[:len(c)-1] })), "control member ima-control-signatures: line"},
 		"name that climbs in it":        {reseal(t, s, edit("ima-signatures", func(c string) string { return strings.Replace(c, "etc/hello", "../etc/hello", 1) })), `component ".."`},
-		"too many signatures":           {reseal(t, s, edit("ima-signatures", replaced(bytes.Repeat([]byte("# file: x"), maxEntries+1)))), "at most 262144"},
+		"too many signatures":           {reseal(t, s, edit("ima-signatures", replaced(bytes.Repeat([]byte("# file: x"), maxSignatures+1)))), "at most 131072"},
 		"statement cut off":             {reseal(t, s, edit("ima-package", func(c string) string { return c[:len(c)/2] })), "control member ima-package"},
 		"statement of another format":   {reseal(t, s, edit("ima-package", func(c string) string { return strings.Replace(c, "package-1", "package-2", 1) })), "control member ima-package: first line"},
 		"statement with a line more":    {reseal(t, s, edit("ima-package", func(c string) string { return strings.Replace(c, "Hash:", "Note: x\nHash:", 1) })), "control member ima-package"},
