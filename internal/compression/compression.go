@@ -85,6 +85,20 @@ func NewReader(r io.Reader, f Format) (io.ReadCloser, error) {
 	return &reader{format: f, body: body}, nil
 }
 
+// NewReaderAt is [NewReader] for size bytes of r, which up to jobs threads or a
+// program may decompress where that is faster. The caller must close the reader
+// also after an error: until then r is read.
+func NewReaderAt(r io.ReaderAt, size int64, f Format, jobs int) (io.ReadCloser, error) {
+	if f != Xz {
+		return NewReader(io.NewSectionReader(r, 0, size), f)
+	}
+	body, err := newXzAt(r, size, jobs)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", f, err)
+	}
+	return &reader{format: f, body: body}, nil
+}
+
 func open(r io.Reader, f Format) (io.ReadCloser, error) {
 	switch f {
 	case None:
@@ -120,7 +134,7 @@ func newLzma(r io.Reader) (io.ReadCloser, error) {
 	if d := binary.LittleEndian.Uint32(head[1:]); d > maxDictionary {
 		return nil, fmt.Errorf("a dictionary of %d bytes is declared, at most %d are taken", d, maxDictionary)
 	}
-	z, err := lzma.ReaderConfig{DictCap: 1 << 12}.NewReader(in)
+	z, err := lzma.ReaderConfig{DictCap: maxDictionary}.NewReader(in)
 	if err != nil {
 		return nil, err
 	}
@@ -200,17 +214,4 @@ func (l *limited) Read(p []byte) (int, error) {
 
 func (l *limited) tooLong() error {
 	return fmt.Errorf("%s has more than %d bytes decompressed: refused as a decompression bomb", l.what, l.limit)
-}
-
-// NewReaderAt is [NewReader] for size bytes of r, which up to jobs threads may
-// decompress where that is faster.
-func NewReaderAt(r io.ReaderAt, size int64, f Format, jobs int) (io.ReadCloser, error) {
-	if f != Xz || jobs < 2 || size < childSize {
-		return NewReader(io.NewSectionReader(r, 0, size), f)
-	}
-	body, err := newXzChild(r, size, jobs)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", f, err)
-	}
-	return &reader{format: f, body: body}, nil
 }
