@@ -27,7 +27,7 @@ type Options struct {
 // are over bare digests, so a signature over that file would be one over the
 // statement that it holds.
 func Sign(ctx context.Context, p Package, key *Signer, o Options) (*Manifest, error) {
-	h, err := o.hashFor(p.Info())
+	h, err := o.HashFor(p.Info())
 	if err != nil {
 		return nil, err
 	}
@@ -91,7 +91,9 @@ func Sign(ctx context.Context, p Package, key *Signer, o Options) (*Manifest, er
 	return m, nil
 }
 
-func (o Options) hashFor(info Info) (Hash, error) {
+// HashFor returns the algorithm by which a package is signed. It is an error when
+// the package, or what is safe, does not allow the one that o asks for.
+func (o Options) HashFor(info Info) (Hash, error) {
 	h := o.Hash
 	if h == 0 {
 		h = info.FileHash

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -247,11 +246,11 @@ func (s *signing) alreadySigned(ctx context.Context, pkg sign.Package, jobs int)
 }
 
 func (s *signing) complete(ctx context.Context, pkg sign.Package, m *sign.Manifest, jobs int) (bool, error) {
-	if m.Statement != nil && !m.Statement.Selection.Equal(s.selection) {
-		return false, nil
+	want, err := sign.Options{Hash: s.hash}.HashFor(pkg.Info())
+	if err != nil {
+		return false, err
 	}
-	want := cmp.Or(s.hash, pkg.Info().FileHash, sign.SHA256)
-	if m.Statement != nil && m.Statement.Hash != want {
+	if m.Statement != nil && (m.Statement.Hash != want || !m.Statement.Selection.Equal(s.selection)) {
 		return false, nil
 	}
 	if s.openPGP != nil && !s.openPGP.Signed(pkg.OpenPGP()) {
