@@ -275,11 +275,6 @@ func (a *archive) read(m *member) ([]byte, error) {
 	return content, nil
 }
 
-// tail returns what follows data.tar.
-func (a *archive) tail() *io.SectionReader {
-	return io.NewSectionReader(a.r, a.data.stop(), a.size-a.data.stop())
-}
-
 // copyTo copies the bytes from offset from up to offset to.
 func (a *archive) copyTo(ctx context.Context, w io.Writer, from, to int64) error {
 	const step = 64 << 20 // between two looks at the context

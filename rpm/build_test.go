@@ -11,7 +11,6 @@ import (
 	"crypto/sha256"
 	"crypto/sha512"
 	"encoding/binary"
-	"encoding/hex"
 	"fmt"
 	"path"
 	"slices"
@@ -332,13 +331,4 @@ func signed(t testing.TB, raw []byte, o Options) ([]byte, *sign.Manifest) {
 		t.Fatal(err)
 	}
 	return write(t, p, m, sign.WriteOptions{Force: true}), m
-}
-
-func decodeHex(t testing.TB, text string) []byte {
-	t.Helper()
-	b, err := hex.DecodeString(text)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return b
 }

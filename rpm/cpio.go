@@ -122,14 +122,10 @@ func (c *cpioReader) finish(e cpioEntry) error {
 		return fmt.Errorf("payload offset %d: the trailer has content", e.at)
 	}
 	for {
-		b, err := c.r.Peek(1)
-		if err == io.EOF {
-			return io.EOF
-		}
-		if err != nil {
+		if _, err := c.r.Peek(1); err != nil { // io.EOF is the good end
 			return err
 		}
-		b, _ = c.r.Peek(c.r.Buffered())
+		b, _ := c.r.Peek(c.r.Buffered())
 		for i, x := range b {
 			if x != 0 {
 				return fmt.Errorf("payload offset %d: junk follows the cpio archive", c.at+int64(i))

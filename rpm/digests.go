@@ -55,7 +55,6 @@ const (
 // A digestSet holds all of them.
 type digestSet struct {
 	list []*recorded
-	odd  []sign.Finding // those that are malformed
 }
 
 // errMismatch is wrapped by errors about digests that do not hold.

@@ -13,8 +13,6 @@ import (
 // File signatures as rpm's sign/rpmsignfiles.cc writes them and its lib/rpmfi.cc
 // reads them; see the package comment.
 
-const signaturesWhere = "signature header: tag 274 (FILESIGNATURES)"
-
 // carried is what the package has in the way of file signatures.
 type carried struct {
 	manifest  *sign.Manifest // nil: none

@@ -23,6 +23,7 @@ func fileSignatureTexts(t testing.TB, p *Package) []string {
 	e := p.sig.find(sigFileSignatures)
 	if e == nil {
 		t.Fatal("no file signatures")
+		return nil
 	}
 	return strings.Split(strings.TrimSuffix(string(e.data), "\x00"), "\x00")
 }

@@ -286,7 +286,9 @@ func TestEmptyPackage(t *testing.T) {
 // TestNoPayloadDigest has nothing that the header's digests could be trusted by.
 func TestNoPayloadDigest(t *testing.T) {
 	p := usual()
-	p.editMain = func(e []entry) []entry { return without(e, tagPayloadSHA256, tagPayloadSHA256Alt, tagPayloadDigestAlgo) }
+	p.editMain = func(e []entry) []entry {
+		return without(e, tagPayloadSHA256, tagPayloadSHA256Alt, tagPayloadDigestAlgo)
+	}
 	signed(t, p.build(t), Options{TrustHeaderDigests: true}) // the MD5 covers it
 	p.editSig = func(e []entry) []entry { return without(e, sigMD5) }
 	raw := p.build(t)

@@ -147,7 +147,7 @@ func (s *subject) write(p sign.Package, m *sign.Manifest) ([]byte, error) {
 	}
 	var b bytes.Buffer
 	if err := p.Write(context.Background(), &b, m, s.Write); err != nil {
-		return nil, fmt.Errorf("Write: %w", err)
+		return nil, fmt.Errorf("calling Write: %w", err)
 	}
 	return b.Bytes(), nil
 }
@@ -160,7 +160,7 @@ func (s *subject) sign(raw []byte, key *sign.Signer, o sign.Options) ([]byte, *s
 	}
 	m, err := sign.Sign(context.Background(), p, key, o)
 	if err != nil {
-		return nil, nil, fmt.Errorf("Sign: %w", err)
+		return nil, nil, fmt.Errorf("calling Sign: %w", err)
 	}
 	signed, err := s.write(p, m)
 	return signed, m, err

@@ -63,17 +63,17 @@ func (s *subject) unsigned() error {
 	}
 	m, err := p.Manifest()
 	if err != nil || m != nil {
-		return fmt.Errorf("Manifest returns %v, %v", m, err)
+		return fmt.Errorf("calling Manifest returns %v, %v", m, err)
 	}
 	if p.Info().Name == "" || p.Info().Format == "" {
 		return fmt.Errorf("Info names no package or no format: %+v", p.Info())
 	}
 	report, err := s.verify(s.raw, trust(keys().ec), sign.Options{})
 	if err != nil {
-		return fmt.Errorf("Verify: %w", err)
+		return fmt.Errorf("calling Verify: %w", err)
 	}
 	if report.Signed != 0 || report.Files > 0 && report.OK() {
-		return fmt.Errorf("Verify takes the unsigned package for a signed one: %+v", report)
+		return fmt.Errorf("calling Verify takes the unsigned package for a signed one: %+v", report)
 	}
 	return nil
 }

@@ -26,21 +26,21 @@ func (s *subject) signAndRead() error {
 		}
 		got, err := p.Manifest()
 		if err != nil {
-			return fmt.Errorf("Manifest: %w", err)
+			return fmt.Errorf("calling Manifest: %w", err)
 		}
 		if diff := cmp.Diff(m, got, cmpopts.EquateEmpty()); diff != "" {
 			return fmt.Errorf("the manifest that was written differs from the one read: %s", diff)
 		}
 		report, err := s.verify(signed, trust(key), sign.Options{Jobs: 2})
 		if err != nil {
-			return fmt.Errorf("Verify: %w", err)
+			return fmt.Errorf("calling Verify: %w", err)
 		}
 		if !report.OK() || report.Signed != report.Files || report.Signed != len(m.Files)+len(m.Control) {
-			return fmt.Errorf("Verify with the key: %+v", report)
+			return fmt.Errorf("calling Verify with the key: %+v", report)
 		}
 		report, err = s.verify(signed, trust(keys().other), sign.Options{Jobs: 2})
 		if err != nil {
-			return fmt.Errorf("Verify with another key: %w", err)
+			return fmt.Errorf("calling Verify with another key: %w", err)
 		}
 		if report.Files > 0 && report.OK() {
 			return fmt.Errorf("another key takes the signatures for its own: %+v", report)
@@ -157,14 +157,14 @@ func (s *subject) selection() error {
 		return err
 	}
 	if !report.OK() {
-		return fmt.Errorf("Verify of the selection: %+v", report)
+		return fmt.Errorf("calling Verify of the selection: %+v", report)
 	}
 	everything := sign.Options{Selection: sign.Selection{Select: []string{sign.SelectAll}}}
 	if report, err = s.verify(signed, trust(key), everything); err != nil {
 		return err
 	}
 	if report.OK() != (report.Signed == report.Files) {
-		return fmt.Errorf("Verify of all files where %d of %d are signed: %+v", report.Signed, report.Files, report)
+		return fmt.Errorf("calling Verify of all files where %d of %d are signed: %+v", report.Signed, report.Files, report)
 	}
 	return nil
 }
