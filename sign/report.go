@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 )
 
 // A Reason is a verdict on one file of a package, in the words of the command's
@@ -191,7 +192,7 @@ func (j *judged) judge(keys *TrustedKeys) {
 	case s == nil:
 		j.reason = ReasonUnsigned
 	case s.err != nil:
-		j.reason, j.detail = malformedReason(s.err)
+		j.reason, j.detail = reasonOf(s.err)
 	case d.beginsLikeStatement():
 		j.reason, j.detail = ReasonMalformed, "a signed file must not begin like a package statement"
 	case len(d.digest) != s.sig.Hash.Size():
@@ -201,23 +202,26 @@ func (j *judged) judge(keys *TrustedKeys) {
 		if err == nil {
 			return
 		}
-		j.detail = err.Error()
-		switch {
-		case errors.Is(err, ErrUnknownKey):
-			j.reason = ReasonUnknownKey
-		case overZeros(keys, s.sig):
+		if j.reason, j.detail = reasonOf(err); overZeros(keys, s.sig) {
 			j.reason, j.detail = ReasonZeroDigest, "the signature is over zeros, not over the content"
-		default:
-			j.reason = ReasonBadSignature
 		}
 	}
 }
 
-func malformedReason(err error) (Reason, string) {
-	if errors.Is(err, ErrWrongByteOrder) {
-		return ReasonByteOrder, err.Error()
+// reasonOf returns what an error of [ParseSignature] or [TrustedKeys.VerifyDigest]
+// means, and what it says beyond that.
+func reasonOf(err error) (Reason, string) {
+	reason := ReasonMalformed
+	said := ""
+	switch {
+	case errors.Is(err, ErrWrongByteOrder):
+		reason = ReasonByteOrder
+	case errors.Is(err, ErrUnknownKey):
+		reason, said = ReasonUnknownKey, ErrUnknownKey.Error()
+	case errors.Is(err, ErrBadSignature):
+		reason, said = ReasonBadSignature, ErrBadSignature.Error()
 	}
-	return ReasonMalformed, err.Error()
+	return reason, strings.TrimPrefix(err.Error(), said+": ")
 }
 
 // strays judges the signatures whose path is no regular file of the package.
@@ -263,15 +267,8 @@ func (v *verification) whole(ctx context.Context, p Package, m *Manifest) error 
 		v.ids[sig.KeyID] = true
 	}
 	if err := m.Statement.Verify(v.keys); err != nil {
-		switch {
-		case errors.Is(err, ErrUnknownKey):
-			v.find(name, ReasonUnknownKey, err.Error())
-		case errors.Is(err, ErrBadSignature):
-			v.find(name, ReasonBadSignature, err.Error())
-		default:
-			reason, detail := malformedReason(err)
-			v.find(name, reason, detail)
-		}
+		reason, detail := reasonOf(err)
+		v.find(name, reason, detail)
 	}
 	holds, err := stated.Statement(ctx, m)
 	if err != nil {

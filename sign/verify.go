@@ -55,7 +55,7 @@ func (t *TrustedKeys) Add(id KeyID, pub crypto.PublicKey) error {
 func (t *TrustedKeys) VerifyDigest(s Signature, digest []byte) error {
 	keys := t.keys[s.KeyID]
 	if len(keys) == 0 {
-		return fmt.Errorf("%w %s", ErrUnknownKey, s.KeyID)
+		return fmt.Errorf("%w: no trusted key has %s", ErrUnknownKey, s.KeyID)
 	}
 	var err error
 	for _, pub := range keys {
@@ -75,11 +75,11 @@ func verifyWith(pub crypto.PublicKey, s Signature, digest []byte) error {
 	switch pub := pub.(type) {
 	case *rsa.PublicKey:
 		if err := rsa.VerifyPKCS1v15(pub, s.Hash.Crypto(), signed, s.Sig); err != nil {
-			return fmt.Errorf("%w by key %s", ErrBadSignature, s.KeyID)
+			return fmt.Errorf("%w: key %s did not make it over this content", ErrBadSignature, s.KeyID)
 		}
 	case *ecdsa.PublicKey:
 		if !ecdsa.VerifyASN1(pub, signed, s.Sig) {
-			return fmt.Errorf("%w by key %s", ErrBadSignature, s.KeyID)
+			return fmt.Errorf("%w: key %s did not make it over this content", ErrBadSignature, s.KeyID)
 		}
 	default:
 		return fmt.Errorf("%w: key %s is a %T", ErrBadSignature, s.KeyID, pub)
