@@ -88,7 +88,7 @@ func (p testPackage) digest(content string) string {
 func (p testPackage) mainEntries() []entry {
 	entries := []entry{
 		textEntry(tagName, "test"), textEntry(tagVersion, "1"), textEntry(tagRelease, "2"), textEntry(tagArch, "noarch"),
-		textEntry(tagSourceRPM, "test-1-2.src.rpm"), textEntry(tagPayloadFormat, "cpio"),
+		textEntry(1021, "linux"), textEntry(tagSourceRPM, "test-1-2.src.rpm"), textEntry(tagPayloadFormat, "cpio"),
 	}
 	if c := p.compress; c != "none" {
 		entries = append(entries, textEntry(tagPayloadCompressor, map[string]string{"": "gzip", "zstd": "zstd"}[c]))
@@ -106,7 +106,7 @@ func (p testPackage) mainEntries() []entry {
 	if n == 0 {
 		return entries
 	}
-	var base, dirs, digests, classes []string
+	var base, dirs, digests, classes, targets []string
 	var dirIndex, sizes, modes, flags, inodes, devices, colors, class []uint64
 	for i, f := range p.files {
 		dir, name := path.Split(f.path)
@@ -125,6 +125,11 @@ func (p testPackage) mainEntries() []entry {
 		if mode&modeType == modeRegular && f.flags&fileGhost == 0 {
 			digest = p.digest(f.content)
 		}
+		target := ""
+		if mode&modeType == modeLink {
+			target = f.content
+		}
+		targets = append(targets, target)
 		if !slices.Contains(classes, f.class) {
 			classes = append(classes, f.class)
 		}
@@ -139,6 +144,9 @@ func (p testPackage) mainEntries() []entry {
 		textsEntry(tagFileDigests, digests...), intsEntry(tagFileFlags, typeInt32, flags...),
 		intsEntry(tagFileInodes, typeInt32, inodes...), intsEntry(tagFileDevices, typeInt32, devices...),
 		intsEntry(tagFileColors, typeInt32, colors...), intsEntry(tagFileClass, typeInt32, class...), textsEntry(tagClassDict, classes...),
+		// What rpm wants besides: FILERDEVS, FILEMTIMES, FILELINKTOS, FILEUSERNAME, FILEGROUPNAME.
+		intsEntry(1033, typeInt16, make([]uint64, n)...), intsEntry(1034, typeInt32, make([]uint64, n)...), textsEntry(1036, targets...),
+		textsEntry(1039, slices.Repeat([]string{"root"}, n)...), textsEntry(1040, slices.Repeat([]string{"root"}, n)...),
 	)
 }
 

@@ -20,6 +20,7 @@ type fileList struct {
 	dirIndex  ints
 	modes     ints
 	sizes     ints
+	sizeTag   int
 	flags     ints        // width 0: none
 	digests   stringArray // hexadecimal
 	hash      sign.Hash
@@ -90,7 +91,9 @@ func (l *fileList) read(h *header, base *entry) error {
 	l.dirIndex = intsOf(tagDirIndexes, true)
 	l.modes = intsOf(tagFileModes, true)
 	l.flags = intsOf(tagFileFlags, false)
+	l.sizeTag = tagLongFileSizes
 	if l.sizes = intsOf(tagLongFileSizes, false); l.sizes.width == 0 {
+		l.sizeTag = tagFileSizes
 		l.sizes = intsOf(tagFileSizes, true)
 	}
 	l.digests = stringsOf(tagFileDigests, l.n)
@@ -123,20 +126,14 @@ func (l *fileList) read(h *header, base *entry) error {
 }
 
 // findLinks finds the files that have several names: those of one device and inode,
-// as rpm does (rpmfilesBuildNLink).
+// where both are known and the inode is not 0, as rpm does (rpmfilesBuildNLink).
 func (l *fileList) findLinks(inodes, devices ints) error {
-	id := func(i int32) uint64 {
-		dev := uint64(0)
-		if devices.width > 0 {
-			dev = devices.at(int(i))
-		}
-		return dev<<32 | inodes.at(int(i))&0xffffffff
-	}
+	id := func(i int32) uint64 { return devices.at(int(i))<<32 | inodes.at(int(i))&0xffffffff }
 	var order []int32
 	sorted := true
-	if inodes.width > 0 {
+	if inodes.width > 0 && devices.width > 0 {
 		for i := range int32(l.n) {
-			if l.inPayload(int(i)) && l.isRegular(int(i)) {
+			if l.carriesFile(int(i)) && inodes.at(int(i)) != 0 {
 				sorted = sorted && (len(order) == 0 || id(order[len(order)-1]) <= id(i))
 				order = append(order, i)
 			}
@@ -161,7 +158,7 @@ func (l *fileList) findLinks(inodes, devices ints) error {
 		l.names += int64(len(l.base.at(i)) + len(l.dir.at(int(l.dirIndex.at(i)))))
 		size := l.sizes.at(i)
 		if size > 1<<50 {
-			return fmt.Errorf("file %d: a size of %d bytes is declared", i, size)
+			return fmt.Errorf("tag %d: file %d has %d bytes, more than any file", l.sizeTag, i, size)
 		}
 		if g, linked := l.links[int32(i)]; linked && l.groups[g].members[0] != int32(i) {
 			continue
@@ -178,7 +175,7 @@ func (l *fileList) addGroup(members []int32) error {
 	first := int(members[0])
 	for _, m := range members {
 		if l.sizes.at(int(m)) != l.sizes.at(first) || !bytes.Equal(l.digests.at(int(m)), l.digests.at(first)) {
-			return fmt.Errorf("files %q and %q are one file by their inode, but differ in size or digest", l.path(first), l.path(int(m)))
+			return fmt.Errorf("tag %d: files %q and %q are one by their inode, but differ in size or digest", tagFileInodes, l.path(first), l.path(int(m)))
 		}
 		l.links[m] = len(l.groups)
 	}
@@ -195,7 +192,7 @@ func (l *fileList) checkNames() error {
 		// Only a folder may be the root itself.
 		if path != "" || l.isRegular(i) {
 			if err := sign.CheckPath(path); err != nil {
-				return fmt.Errorf("file %d: %w", i, err)
+				return fmt.Errorf("tag %d: file %d: %w", tagBaseNames, i, err)
 			}
 		}
 		if i > 0 && path <= last {
@@ -213,7 +210,7 @@ func (l *fileList) checkNames() error {
 	slices.SortFunc(l.byName, func(a, b int32) int { return l.compare(int(a), int(b)) })
 	for i := 1; i < l.n; i++ {
 		if a, b := int(l.byName[i-1]), int(l.byName[i]); l.compare(a, b) == 0 {
-			return fmt.Errorf("files %d and %d have the same path %q", a, b, l.path(a))
+			return fmt.Errorf("tag %d: files %d and %d have the same path %q", tagBaseNames, a, b, l.path(a))
 		}
 	}
 	return nil

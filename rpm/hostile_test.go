@@ -141,7 +141,7 @@ func packageCases(t *testing.T) []badCase {
 	main("too many digests", "values", by(textsEntry(tagFileDigests, slices.Repeat([]string{""}, n+1)...)))
 	main("folder past the end", "folder", by(intsEntry(tagDirIndexes, typeInt32, slices.Repeat([]uint64{9999}, n)...)))
 	main("folder negative", "folder", by(intsEntry(tagDirIndexes, typeInt32, slices.Repeat([]uint64{0xffffffff}, n)...)))
-	main("size of an exabyte", "size", by(intsEntry(tagLongFileSizes, typeInt64, slices.Repeat([]uint64{1 << 60}, n)...)))
+	main("size of an exabyte", "tag 5008", by(intsEntry(tagLongFileSizes, typeInt64, slices.Repeat([]uint64{1 << 60}, n)...)))
 	main("digest too short", "digest", by(textsEntry(tagFileDigests, slices.Repeat([]string{"abcd"}, n)...)))
 	main("digest not hexadecimal", "digest", by(textsEntry(tagFileDigests, slices.Repeat([]string{strings.Repeat("x", 64)}, n)...)))
 	main("payload digest not hexadecimal", "PAYLOADSHA256", by(textsEntry(tagPayloadSHA256, strings.Repeat("x", 64))))
@@ -184,9 +184,6 @@ func packageCases(t *testing.T) []badCase {
 	cpio("file too many", "not in the main header", func(b []byte) []byte {
 		return append(append(cut(b), cpioEntryOf("./usr/extra", 0o100644, 0, 0)...), trailer...)
 	})
-	cpio("ghost in the payload", "ghost", func(b []byte) []byte {
-		return append(append(cut(b), cpioEntryOf("./var/lib/ghost", 0o100644, 0, 0)...), trailer...)
-	})
 	cpio("climbs out in the payload", "not in the main header", func(b []byte) []byte {
 		return append(append(cut(b), cpioEntryOf("./../etc/passwd", 0o100644, 0, 0)...), trailer...)
 	})
@@ -195,19 +192,6 @@ func packageCases(t *testing.T) []badCase {
 	cpio("size larger", "bytes", func(b []byte) []byte {
 		at := bytes.Index(b, conf)
 		return append(append(bytes.Clone(b[:at]), bytes.Replace(conf, []byte("00000006"), []byte("00000007"), 1)...), b[at+len(conf):]...)
-	})
-	cpio("two links have content", "same file", func(b []byte) []byte {
-		const script = "#!/bin/sh\necho hello\n"
-		for _, l := range []string{"b1", "b2"} {
-			head := cpioEntryOf("./usr/bin/"+l, 0o100755, 77, 0)
-			b = bytes.Replace(b, head, pad4(append(cpioEntryOf("./usr/bin/"+l, 0o100755, 77, len(script)), script...)), 1)
-		}
-		return b
-	})
-	cpio("no link has content", "none of the names", func(b []byte) []byte {
-		const script = "#!/bin/sh\necho hello\n"
-		full := pad4(append(cpioEntryOf("./usr/bin/b3", 0o100755, 77, len(script)), script...))
-		return bytes.Replace(b, full, cpioEntryOf("./usr/bin/b3", 0o100755, 77, 0), 1)
 	})
 	cpio("no trailer", "cut off", cut)
 	cpio("trailer with content", "trailer", func(b []byte) []byte {

@@ -16,8 +16,8 @@ import (
 var errStopped = errors.New("the walk was stopped")
 
 // Files walks the regular files of the payload, %ghost files not among them. Where
-// the payload and the main header disagree about names, types, sizes or links the
-// walk fails.
+// the payload and the main header disagree about names, types, sizes or links, or
+// rpm would install something else than it reads as, the walk fails.
 //
 // The walk of a package that carries no file signatures also fails when the digests
 // that the package records of its main header and of the compressed payload do not
@@ -152,13 +152,11 @@ type payloadWalk struct {
 
 	seen []uint64 // a bit for each file of the header
 	next int      // the file that comes next if the payload is in the header's order
-	// Of files with several names, by their index in list.groups:
-	carrier map[int]string  // the name that came with the content
-	waiting map[int][]int32 // the names that came before that
+	// All names of a file of which some have come, but not the last; nil otherwise.
+	names []int32
 }
 
 func (w *payloadWalk) run() error {
-	w.carrier, w.waiting = map[int]string{}, map[int][]int32{}
 	for {
 		if err := w.ctx.Err(); err != nil {
 			return err
@@ -175,7 +173,7 @@ func (w *payloadWalk) run() error {
 		}
 	}
 	for i := range w.list.n {
-		if w.list.carriesFile(i) && !w.isSeen(i) {
+		if w.list.inPayload(i) && !w.isSeen(i) {
 			return fmt.Errorf("%q is in the main header, but not in the payload", w.list.path(i))
 		}
 	}
@@ -211,9 +209,6 @@ func (w *payloadWalk) fileOf(e cpioEntry) (int, error) {
 			}
 		}
 	}
-	if !l.inPayload(i) {
-		return 0, fmt.Errorf("payload offset %d: %q has content, though the main header calls it a ghost", e.at, l.path(i))
-	}
 	if w.isSeen(i) {
 		return 0, fmt.Errorf("payload offset %d: %q comes a second time", e.at, l.path(i))
 	}
@@ -227,13 +222,23 @@ func (w *payloadWalk) entry(e cpioEntry) error {
 		return err
 	}
 	l := w.list
-	group, linked := l.links[int32(i)]
+	if !l.inPayload(i) {
+		// rpm before 4.11 sometimes wrote a %ghost file, and rpm passes over it.
+		if e.stripped {
+			return fmt.Errorf("payload offset %d: %q is there, though the main header calls it a ghost", e.at, l.path(i))
+		}
+		return nil
+	}
+	var names []int32 // nil where this is the only one
+	if group, linked := l.links[int32(i)]; linked {
+		names = l.groups[group].members
+	}
 	size := int64(l.sizes.at(i))
+	if len(names) > 0 && int(last(names)) != i {
+		size = 0 // the last name in the header's order has the content
+	}
 	if e.stripped {
-		switch {
-		case l.isRegular(i) && linked && int(last(l.groups[group].members)) != i:
-			e.size = 0 // the last name in the header's order has the content
-		case l.isRegular(i), l.modes.at(i)&modeType == modeLink:
+		if mode := l.modes.at(i) & modeType; mode == modeRegular || mode == modeLink {
 			e.size = size
 		}
 		w.cpio.left = e.size
@@ -243,45 +248,37 @@ func (w *payloadWalk) entry(e cpioEntry) error {
 	if !l.isRegular(i) {
 		return nil
 	}
-	if e.size != size && !(linked && e.size == 0) {
-		return fmt.Errorf("payload offset %d: %q has %d bytes, in the main header %d", e.at, l.path(i), e.size, size)
+	if e.size != size {
+		return fmt.Errorf("payload offset %d: %q has %d bytes, by the main header %d", e.at, l.path(i), e.size, size)
 	}
-	if !linked {
-		_, err := w.file(i, "")
-		return err
+	if w.names != nil && (names == nil || names[0] != w.names[0]) {
+		return fmt.Errorf("payload offset %d: %q comes between %q and the other names of that file", e.at, l.path(i), l.path(int(w.names[0])))
 	}
-	return w.link(i, group, e)
+	if names == nil {
+		return w.file(i, "")
+	}
+	return w.link(i, names, e)
 }
 
-// link yields a name of a file with several: at once when the content is there,
-// otherwise when that comes. rpm has the content with the last name, and that of an
-// empty file is with the last name too.
-func (w *payloadWalk) link(i, group int, e cpioEntry) error {
-	members := w.list.groups[group].members
-	if carrier, ok := w.carrier[group]; ok {
-		if e.size > 0 {
-			return fmt.Errorf("payload offset %d: %q has content, as %q has, which is the same file", e.at, w.list.path(i), carrier)
-		}
-		_, err := w.file(i, carrier)
-		return err
-	}
-	waiting := w.waiting[group]
-	complete := len(waiting)+1 == len(members)
-	if e.size == 0 && !(complete && w.list.sizes.at(i) == 0) {
-		if complete {
-			return fmt.Errorf("payload offset %d: none of the names of %q has content", e.at, w.list.path(i))
-		}
-		w.waiting[group] = append(waiting, int32(i))
+// link yields a file with several names when the last of them in the header's order
+// comes, which has the content. Until then no other file may come: rpm takes it for
+// one more name. And no name may come afterwards: rpm makes an empty file of it. It
+// would notice neither, as it compares digests only where there is content.
+func (w *payloadWalk) link(i int, names []int32, e cpioEntry) error {
+	if w.names = names; int(last(names)) != i {
 		return nil
 	}
-	carrier, err := w.file(i, "")
-	if err != nil {
+	w.names = nil
+	for _, other := range names {
+		if !w.isSeen(int(other)) {
+			return fmt.Errorf("payload offset %d: %q comes before %q, which is the same file and has no content of its own", e.at, w.list.path(i), w.list.path(int(other)))
+		}
+	}
+	if err := w.file(i, ""); err != nil {
 		return err
 	}
-	w.carrier[group] = carrier
-	delete(w.waiting, group)
-	for _, other := range waiting {
-		if _, err := w.file(int(other), carrier); err != nil {
+	for _, other := range names[:len(names)-1] {
+		if err := w.file(int(other), w.list.path(i)); err != nil {
 			return err
 		}
 	}
@@ -289,12 +286,11 @@ func (w *payloadWalk) link(i, group int, e cpioEntry) error {
 }
 
 // file yields file i, as a link to another name unless that is empty.
-func (w *payloadWalk) file(i int, link string) (path string, err error) {
+func (w *payloadWalk) file(i int, link string) error {
 	f, err := w.list.file(i)
 	if err != nil {
-		return "", err
+		return err
 	}
-	path = f.Path
 	var content *fileContent
 	if link != "" {
 		f.Link = link
@@ -307,9 +303,9 @@ func (w *payloadWalk) file(i int, link string) (path string, err error) {
 		content.walk = nil
 	}
 	if !more {
-		return "", errStopped
+		return errStopped
 	}
-	return path, nil
+	return nil
 }
 
 // fileContent is the content of a file as long as the walk is at it.
