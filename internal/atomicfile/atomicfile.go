@@ -1,18 +1,26 @@
 // Package atomicfile is the one way in which imaseal replaces a file: whoever
 // looks at its name sees the old content or the new, never a part, also after a
 // crash. Start with [Write].
+//
+// The new content is a new file. It is on the disk before it gets the name, so a
+// crash leaves one of the two whole, if the file system's rename is atomic, as on
+// all with a journal. An error after the rename, of syncing the folder, means that
+// the new file is there but that a crash could bring back the old one.
+//
+// Kept, when asked for, are the mode with an access control list, owner and group
+// as far as the process may set them, and the times. Not kept are:
+//   - other names of the old file: a hard link goes on to have the old content;
+//   - other extended attributes, as they may describe the old content, such as
+//     security.ima or a checksum. The system gives security labels as to any new file;
+//   - locks and open descriptors, which stay with the old file.
 package atomicfile
 
 import (
-	"cmp"
 	"context"
-	"crypto/rand"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -22,7 +30,7 @@ import (
 // 0644 that may replace another.
 type Options struct {
 	// Like, if not nil, is the open file whose mode, owner and times the new one
-	// gets. The owner is kept where the process may set it.
+	// gets. The owner and the group are kept where the process may set them.
 	Like *os.File
 	// NoReplace makes it an error that the file is there already.
 	NoReplace bool
@@ -31,28 +39,32 @@ type Options struct {
 }
 
 // Write replaces the file at path by what fill writes. A path that is a symbolic
-// link stays one: what it points to is replaced.
+// link stays one: what it points to is replaced. Only a regular file is replaced.
 //
 // The new content goes to a temporary file in the same folder, which is synced and
 // renamed. It is removed on every error and when ctx is cancelled before the
 // rename; one that a killed process left is removed by the next Write to the same
 // path, which tells it from that of a running process by its lock.
-func Write(ctx context.Context, path string, fill func(f *os.File) error, o Options) (err error) {
+func Write(ctx context.Context, path string, fill func(f *os.File) error, o Options) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	target, err := resolve(path)
 	if err != nil {
 		return err
 	}
 	dir, base := filepath.Split(target)
-	if dir == "" {
-		dir = "."
+	if base == "" {
+		return &fs.PathError{Op: "open", Path: path, Err: syscall.ENOENT}
 	}
 	sweep(dir, base)
 	f, err := createLocked(dir, base)
 	if err != nil {
 		return err
 	}
-	defer func() {
-		if err != nil {
+	renamed := false
+	defer func() { // also when fill panics
+		if !renamed {
 			os.Remove(f.Name())
 		}
 		f.Close() // frees the lock, after the name is gone
@@ -70,148 +82,65 @@ func Write(ctx context.Context, path string, fill func(f *os.File) error, o Opti
 		return err
 	}
 	if o.NoReplace {
+		// Not every file system has a rename that replaces nothing. The temporary
+		// name goes when all is done; left by a crash it is the next Write's to remove.
 		if err := os.Link(f.Name(), target); err != nil {
 			return err
 		}
-		os.Remove(f.Name())
-	} else if err := os.Rename(f.Name(), target); err != nil {
-		return err
+	} else {
+		if err := os.Rename(f.Name(), target); err != nil {
+			return err
+		}
+		renamed = true
 	}
 	return syncDir(dir)
 }
 
+// maxLinks is how many symbolic links Linux follows for a name.
+const maxLinks = 40
+
 // resolve follows symbolic links, also to a file that is not there yet.
 func resolve(path string) (string, error) {
-	for range 40 {
+	for range maxLinks + 1 {
 		info, err := os.Lstat(path)
-		if errors.Is(err, fs.ErrNotExist) {
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
 			return path, nil
-		}
-		if err != nil {
+		case err != nil:
 			return "", err
-		}
-		if info.Mode()&fs.ModeSymlink == 0 {
+		case info.Mode().IsRegular():
 			return path, nil
+		case info.Mode()&fs.ModeSymlink == 0:
+			return "", &fs.PathError{Op: "replace", Path: path, Err: errors.New("not a regular file")}
 		}
 		link, err := os.Readlink(path)
 		if err != nil {
 			return "", err
 		}
 		if !filepath.IsAbs(link) {
-			link = filepath.Join(filepath.Dir(path), link)
+			// Nothing is cleaned: in a folder that is a link itself ".." is not
+			// where the link stands.
+			dir, _ := filepath.Split(path)
+			link = dir + link
 		}
 		path = link
 	}
 	return "", &fs.PathError{Op: "open", Path: path, Err: syscall.ELOOP}
 }
 
-func (o Options) apply(f *os.File) error {
-	if o.Like == nil {
-		return f.Chmod(cmp.Or(o.Mode, 0o644))
+// openDir opens the folder as filepath.Split gives it.
+func openDir(dir string) (*os.File, error) {
+	if dir == "" {
+		dir = "."
 	}
-	info, err := o.Like.Stat()
-	if err != nil {
-		return err
-	}
-	stat := info.Sys().(*syscall.Stat_t)
-	// Owner first: changing it may clear set-id bits. Only root may give files
-	// away; for everybody else the new file is their own, as with an editor.
-	if err := f.Chown(int(stat.Uid), int(stat.Gid)); err != nil && !errors.Is(err, fs.ErrPermission) {
-		return err
-	}
-	if err := f.Chmod(info.Mode()); err != nil {
-		return err
-	}
-	times := []unix.Timespec{unix.Timespec(stat.Atim), unix.Timespec(stat.Mtim)}
-	if err := unix.UtimesNanoAt(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", f.Fd()), times, 0); err != nil {
-		return os.Chtimes(f.Name(), info.ModTime(), info.ModTime())
-	}
-	return nil
-}
-
-// A temporary is called .BASE.imaseal-RANDOM.tmp, where BASE is cut so that the
-// whole is a legal name.
-const (
-	marker = ".imaseal-"
-	suffix = ".tmp"
-	// maxName is NAME_MAX of Linux.
-	maxName = 255
-)
-
-func prefixOf(base string) string {
-	random := len(rand.Text())
-	room := maxName - len(marker) - random - len(suffix) - 1
-	return "." + base[:min(len(base), room)] + marker
-}
-
-// createLocked makes a temporary beside base and takes its lock. Between the two
-// a sweeping process may remove it; then another one is made.
-func createLocked(dir, base string) (*os.File, error) {
-	for range 100 {
-		name := filepath.Join(dir, prefixOf(base)+rand.Text()+suffix)
-		f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
-		if errors.Is(err, fs.ErrExist) {
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err == nil && sameFile(f, name) {
-			return f, nil
-		} else if err != nil && err != unix.EWOULDBLOCK {
-			os.Remove(name)
-			f.Close()
-			return nil, &fs.PathError{Op: "flock", Path: name, Err: err}
-		}
-		f.Close()
-	}
-	return nil, fmt.Errorf("%s: no temporary file could be kept: another process removes them", dir)
-}
-
-func sameFile(f *os.File, name string) bool {
-	have, err := f.Stat()
-	if err != nil {
-		return false
-	}
-	named, err := os.Lstat(name)
-	return err == nil && os.SameFile(have, named)
-}
-
-// sweep removes the temporaries for base that nobody holds. What it can't remove
-// is left: it harms nobody.
-func sweep(dir, base string) {
-	d, err := os.Open(dir)
-	if err != nil {
-		return
-	}
-	defer d.Close()
-	prefix := prefixOf(base)
-	for {
-		names, err := d.Readdirnames(1024)
-		for _, name := range names {
-			if strings.HasPrefix(name, prefix) && strings.HasSuffix(name, suffix) {
-				removeStale(filepath.Join(dir, name))
-			}
-		}
-		if err != nil {
-			return
-		}
-	}
-}
-
-func removeStale(name string) {
-	f, err := os.OpenFile(name, os.O_RDWR|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return
-	}
-	defer f.Close()
-	if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil && sameFile(f, name) {
-		os.Remove(name)
-	}
+	return os.Open(dir)
 }
 
 func syncDir(dir string) error {
-	d, err := os.Open(dir)
+	d, err := openDir(dir)
+	if errors.Is(err, fs.ErrPermission) {
+		return nil // one may write to it without reading it
+	}
 	if err != nil {
 		return err
 	}
