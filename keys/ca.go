@@ -118,8 +118,10 @@ func (o *InitOptions) complete() error {
 	if o.Now.IsZero() {
 		o.Now = time.Now()
 	}
-	if o.Days < 1 || o.Days > maxDays || o.CADays < 1 || o.CADays > maxDays {
-		return fmt.Errorf("a certificate cannot be valid for %d days: use 1 to %d", min(o.Days, o.CADays), maxDays)
+	for _, days := range []int{o.Days, o.CADays} {
+		if days < 1 || days > maxDays {
+			return fmt.Errorf("a certificate cannot be valid for %d days: use 1 to %d", days, maxDays)
+		}
 	}
 	longest := utf8.RuneCountInString(o.signingName())
 	if longest > maxCommonName || !utf8.ValidString(o.Name) || strings.ContainsFunc(o.Name, func(r rune) bool { return !unicode.IsPrint(r) }) {

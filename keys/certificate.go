@@ -5,9 +5,11 @@ import (
 	"crypto"
 	"crypto/rsa"
 	"crypto/x509"
+	"encoding/asn1"
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"math/big"
 	"time"
 
 	"github.com/imaseal/imaseal/sign"
@@ -57,6 +59,9 @@ func parseCertificates(data []byte) ([]*x509.Certificate, error) {
 		}
 		certs = append(certs, cert)
 	}
+	if n := bytes.Count(data, []byte("-----BEGIN CERTIFICATE-----")); n > len(certs) {
+		return nil, fmt.Errorf("only %d of the %d certificates in it can be read as PEM", len(certs), n)
+	}
 	if len(certs) == 0 {
 		if len(others) > 0 {
 			return nil, fmt.Errorf("there is no certificate in it, only PEM of type %q", others)
@@ -101,7 +106,8 @@ func CheckValidity(cert *x509.Certificate, now time.Time) error {
 // ChainsTo returns an error unless the kernel would take cert into a trusted
 // keyring on the word of one of cas, as restrict_link_by_digsig does for .ima: it
 // must be issued by that CA itself, be for digital signatures, and be no CA.
-// Dates are not looked at.
+// Dates are not looked at. Two things are stricter: the issuer must be a CA, which
+// kernels ask only of a key in .machine, and SHA-1 proves nothing.
 func ChainsTo(cert *x509.Certificate, cas []*x509.Certificate) error {
 	switch {
 	case cert.KeyUsage&x509.KeyUsageDigitalSignature == 0:
@@ -111,15 +117,18 @@ func ChainsTo(cert *x509.Certificate, cas []*x509.Certificate) error {
 	}
 	reason := fmt.Errorf("the certificate of %q was issued by %q, which is none of the CAs given", cert.Subject, cert.Issuer)
 	for _, ca := range cas {
-		if !bytes.Equal(cert.RawIssuer, ca.RawSubject) ||
-			len(cert.AuthorityKeyId) > 0 && len(ca.SubjectKeyId) > 0 && !bytes.Equal(cert.AuthorityKeyId, ca.SubjectKeyId) {
+		if !bytes.Equal(cert.RawIssuer, ca.RawSubject) {
+			continue
+		}
+		if !identifiesIssuer(cert, ca) {
+			reason = fmt.Errorf("the certificate of %q was issued by another certificate of CA %q (authority key identifier)", cert.Subject, ca.Subject)
 			continue
 		}
 		if !ca.BasicConstraintsValid || !ca.IsCA || ca.KeyUsage&x509.KeyUsageCertSign == 0 {
 			reason = fmt.Errorf("the certificate of %q, which issued that of %q, is not that of a CA (CA:TRUE, keyCertSign)", ca.Subject, cert.Subject)
 			continue
 		}
-		err := ca.CheckSignature(cert.SignatureAlgorithm, cert.RawTBSCertificate, cert.Signature)
+		err := cert.CheckSignatureFrom(ca)
 		if err == nil {
 			return nil
 		}
@@ -127,6 +136,30 @@ func ChainsTo(cert *x509.Certificate, cas []*x509.Certificate) error {
 	}
 	return reason
 }
+
+// identifiesIssuer reports whether the authority key identifier of cert is that of
+// ca: key identifier, serial number, or both, as kernels look the issuer up. They
+// do so by its name only where cert has none, since Linux 5.18.
+func identifiesIssuer(cert, ca *x509.Certificate) bool {
+	for _, extension := range cert.Extensions {
+		if !extension.Id.Equal(oidAuthorityKeyID) {
+			continue
+		}
+		var id struct {
+			KeyID  []byte        `asn1:"optional,tag:0"`
+			Issuer asn1.RawValue `asn1:"optional,tag:1"`
+			Serial *big.Int      `asn1:"optional,tag:2"`
+		}
+		if unmarshalAll(extension.Value, &id) != nil ||
+			len(id.KeyID) > 0 && !bytes.Equal(id.KeyID, ca.SubjectKeyId) ||
+			id.Serial != nil && id.Serial.Cmp(ca.SerialNumber) != 0 {
+			return false
+		}
+	}
+	return true
+}
+
+var oidAuthorityKeyID = asn1.ObjectIdentifier{2, 5, 29, 35}
 
 // KeyID returns the key id that signatures by the key carry: that of the subject
 // key identifier of cert, under which kernels find it, or the computed one where

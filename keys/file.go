@@ -85,6 +85,10 @@ func joinNotes(notes ...string) string {
 // most once; name is what it is told to ask for. Errors never hold bytes of the
 // key.
 func parsePrivateKey(content []byte, name string, p Passphrase) (*Key, error) {
+	// Looked for here because package pem does not find a block with a checksum.
+	if bytes.Contains(content, []byte("-----BEGIN PGP PRIVATE KEY BLOCK-----")) {
+		return nil, errors.New("this is an OpenPGP key, which kernels do not take: it is for --openpgp-key; imaseal keys init makes a key for files")
+	}
 	if !bytes.Contains(content, pemStart) {
 		signer, err := parseDER(content, name, p)
 		if err != nil {
@@ -115,8 +119,6 @@ func parsePrivateKey(content []byte, name string, p Passphrase) (*Key, error) {
 			certs = append(certs, cert)
 		case "OPENSSH PRIVATE KEY":
 			return nil, errors.New("this is a key in OpenSSH's own format: convert a copy of it with ssh-keygen -p -m PKCS8 -f COPY")
-		case "PGP PRIVATE KEY BLOCK":
-			return nil, errors.New("this is an OpenPGP key, which kernels do not take: it is for --openpgp-key; imaseal keys init makes a key for files")
 		default:
 			others = append(others, block.Type)
 		}
@@ -154,12 +156,16 @@ func noKeyError(certs []*x509.Certificate, others []string) error {
 
 // convertCommand is a command line that writes the key in a way that can be read.
 func convertCommand(name string) string {
+	return "openssl pkcs8 -topk8 -v2 aes-256-cbc -in " + shellWord(name) + " -out NEW"
+}
+
+func shellWord(name string) string {
 	if strings.ContainsFunc(name, func(r rune) bool {
 		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune("/._-+", r)
 	}) {
 		name = "'" + strings.ReplaceAll(name, "'", `'\''`) + "'"
 	}
-	return "openssl pkcs8 -topk8 -v2 aes-256-cbc -in " + name + " -out NEW"
+	return name
 }
 
 var errNoKey = errors.New("this is no private key, neither PEM nor DER")
@@ -188,6 +194,9 @@ func parseDER(der []byte, name string, p Passphrase) (crypto.Signer, error) {
 	}
 	if err != nil || version.Tag != asn1.TagInteger {
 		return nil, errNoKey
+	}
+	if second.Tag == asn1.TagSequence && bytes.Equal(version.Bytes, []byte{3}) {
+		return nil, fmt.Errorf("this is a PKCS #12 file: take the key out of it with openssl pkcs12 -in %s -nocerts -out NEW", shellWord(name))
 	}
 	switch second.Tag {
 	case asn1.TagInteger: // PKCS #1: version, modulus

@@ -113,7 +113,7 @@ func noEOF(err error) error {
 	return err
 }
 
-// dearmor decodes one armored block of a type, with nothing after it.
+// dearmor decodes the first armored block, which must be of one of types.
 func dearmor(data []byte, types ...string) ([]byte, error) {
 	block, err := armor.Decode(bytes.NewReader(data))
 	if err != nil {

@@ -32,7 +32,7 @@ func openGPG(ctx context.Context, fingerprint string, now time.Time) (*OpenPGPKe
 	}
 	listing, err := runGPG(ctx, nil, "--with-colons", "--with-fingerprint", "--with-fingerprint", "--list-secret-keys", fpr)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("gpg:%s: %w", fingerprint, err)
 	}
 	k, err := parseGPGListing(listing, fpr, now)
 	if err != nil {
@@ -48,7 +48,7 @@ func openGPG(ctx context.Context, fingerprint string, now time.Time) (*OpenPGPKe
 		key.Note = fmt.Sprintf("gpg:%s: its signatures cannot be checked: %v", fingerprint, err)
 	}
 	if _, err := key.Detach(ctx, bytes.NewReader(nil)); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("gpg:%s: %w", fingerprint, err)
 	}
 	return key, nil
 }
@@ -203,12 +203,12 @@ func gpg(ctx context.Context, stdin io.Reader, args ...string) (out []byte, stat
 		return nil, "", ctx.Err()
 	}
 	if err != nil {
-		return nil, "", fmt.Errorf("gpg failed: %s", gpgReason(stderr.String(), err))
+		return nil, "", fmt.Errorf("gpg failed: %s", gpgReason(stderr.kept.String(), err))
 	}
 	if stdout.full {
 		return nil, "", fmt.Errorf("gpg wrote more than %d bytes", maxGPGOutput)
 	}
-	return stdout.Bytes(), status, nil
+	return stdout.kept.Bytes(), status, nil
 }
 
 // gpgReason returns gpg's last word, which says why.
@@ -220,9 +220,10 @@ func gpgReason(stderr string, err error) string {
 	return err.Error()
 }
 
-// A boundedBuffer keeps what fits and swallows the rest.
+// A boundedBuffer keeps what fits and swallows the rest. The buffer is not
+// embedded: io.Copy would find its ReadFrom, which knows no bound.
 type boundedBuffer struct {
-	bytes.Buffer
+	kept bytes.Buffer
 	room int
 	full bool
 }
@@ -231,6 +232,6 @@ func (b *boundedBuffer) Write(p []byte) (int, error) {
 	keep := p[:min(len(p), b.room)]
 	b.full = b.full || len(keep) < len(p)
 	b.room -= len(keep)
-	b.Buffer.Write(keep)
+	b.kept.Write(keep)
 	return len(p), nil
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/ProtonMail/go-crypto/openpgp"
@@ -104,7 +105,8 @@ func (k *Keyring) Verify(sig sign.OpenPGPSignature) (OpenPGPInfo, error) {
 	if sig.Cleartext {
 		return OpenPGPInfo{}, errors.New("a clear-signed list as dpkg-sig makes it names the package's parts by MD5 and SHA-1, which proves nothing: sign with debsigs or --openpgp-key")
 	}
-	return k.verify(sig.Packet, sig.Signed)
+	// Not over text: such a signature says nothing of line ends.
+	return k.verify(sig.Packet, sig.Signed, packet.SigTypeBinary)
 }
 
 // VerifyClearSigned verifies a clear-signed text and returns the text inside.
@@ -118,14 +120,14 @@ func (k *Keyring) VerifyClearSigned(text []byte) (inner []byte, info OpenPGPInfo
 	if err != nil {
 		return nil, OpenPGPInfo{}, fmt.Errorf("malformed OpenPGP armor: %w", noEOF(err))
 	}
-	info, err = k.verify(sig, func() io.Reader { return bytes.NewReader(block.Bytes) })
+	info, err = k.verify(sig, func() io.Reader { return bytes.NewReader(block.Bytes) }, packet.SigTypeText, packet.SigTypeBinary)
 	if err != nil {
 		return nil, info, err
 	}
 	return clearText(block), info, nil
 }
 
-func (k *Keyring) verify(data []byte, signed func() io.Reader) (OpenPGPInfo, error) {
+func (k *Keyring) verify(data []byte, signed func() io.Reader, types ...packet.SignatureType) (OpenPGPInfo, error) {
 	packets, err := signaturePackets(data)
 	if err != nil {
 		return OpenPGPInfo{}, err
@@ -135,7 +137,7 @@ func (k *Keyring) verify(data []byte, signed func() io.Reader) (OpenPGPInfo, err
 	for _, p := range packets {
 		info, err := describe(p.Contents)
 		if err == nil {
-			info, err = k.verifyOne(p, info, signed)
+			info, err = k.verifyOne(p, info, signed, types)
 		}
 		if err == nil {
 			return info, nil
@@ -148,15 +150,21 @@ func (k *Keyring) verify(data []byte, signed func() io.Reader) (OpenPGPInfo, err
 	return last, reason
 }
 
-func (k *Keyring) verifyOne(p *packet.OpaquePacket, info OpenPGPInfo, signed func() io.Reader) (_ OpenPGPInfo, err error) {
+func (k *Keyring) verifyOne(p *packet.OpaquePacket, info OpenPGPInfo, signed func() io.Reader, types []packet.SignatureType) (_ OpenPGPInfo, err error) {
 	defer recoverTo(&err)
 	parsed, err := p.Parse()
 	sig, ok := parsed.(*packet.Signature)
-	if err != nil || !ok || sig.IssuerKeyId == nil {
+	if err == nil && (!ok || sig.IssuerKeyId == nil) {
+		err = errors.New("it does not say which key made it")
+	}
+	if err != nil {
 		return info, fmt.Errorf("OpenPGP signature by key %s cannot be checked (version %d, %s, %s): %w", info.KeyID, info.Version, info.Algorithm, info.Hash, err)
 	}
 	if len(k.keys.KeysById(*sig.IssuerKeyId)) == 0 {
 		return info, fmt.Errorf("%w %s", ErrUnknownOpenPGPKey, info.KeyID)
+	}
+	if !slices.Contains(types, sig.SigType) {
+		return info, fmt.Errorf("OpenPGP signature by key %s is of type %#02x, which is not for such data", info.KeyID, byte(sig.SigType))
 	}
 	if !strongHash(sig.Hash) {
 		return info, fmt.Errorf("OpenPGP signature by key %s is over %s, which proves nothing", info.KeyID, info.Hash)

@@ -38,23 +38,18 @@ func PassphraseFromFile(path string) Passphrase {
 // [PassphraseFromFile] does. Asked again it gives the same passphrase: a pipe can
 // be read but once. It may be called concurrently.
 func PassphraseFromFD(fd int) Passphrase {
-	var mu sync.Mutex
-	var line []byte
-	return func(string) ([]byte, error) {
-		mu.Lock()
-		defer mu.Unlock()
-		if line == nil {
-			f := os.NewFile(uintptr(fd), fmt.Sprintf("file descriptor %d", fd))
-			if f == nil {
-				return nil, fmt.Errorf("reading the passphrase: %d is no file descriptor", fd)
-			}
-			defer f.Close()
-			var err error
-			if line, err = firstLine(f); err != nil {
-				return nil, err
-			}
+	// An error is kept too: once closed, the number may be that of another file.
+	read := sync.OnceValues(func() ([]byte, error) {
+		f := os.NewFile(uintptr(fd), fmt.Sprintf("file descriptor %d", fd))
+		if f == nil {
+			return nil, fmt.Errorf("reading the passphrase: %d is no file descriptor", fd)
 		}
-		return bytes.Clone(line), nil
+		defer f.Close()
+		return firstLine(f)
+	})
+	return func(string) ([]byte, error) {
+		line, err := read()
+		return bytes.Clone(line), err
 	}
 }
 

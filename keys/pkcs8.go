@@ -3,6 +3,7 @@ package keys
 import (
 	"crypto/aes"
 	"crypto/cipher"
+	"crypto/des"
 	"crypto/pbkdf2"
 	"crypto/rand"
 	"crypto/sha1"
@@ -18,9 +19,10 @@ import (
 )
 
 // Encrypted PKCS#8, RFC 5958 3, by the scheme PBES2 of RFC 8018: a key is derived
-// from the passphrase by PBKDF2 (or scrypt, RFC 7914) and decrypts with AES-CBC.
-// This is what openssl pkcs8 -topk8 and openssl genpkey make; the standard library
-// reads none of it.
+// from the passphrase by PBKDF2 (or scrypt, RFC 7914) and decrypts with AES or
+// triple DES in CBC mode. This is what openssl's pkcs8 -topk8, genpkey and req
+// make (the last takes triple DES up to OpenSSL 3.4); the standard library reads
+// none of it.
 type encryptedKey struct {
 	Algorithm pkix.AlgorithmIdentifier
 	Data      []byte
@@ -55,20 +57,22 @@ var (
 	oidAES128CBC  = asn1.ObjectIdentifier{2, 16, 840, 1, 101, 3, 4, 1, 2}
 	oidAES192CBC  = asn1.ObjectIdentifier{2, 16, 840, 1, 101, 3, 4, 1, 22}
 	oidAES256CBC  = asn1.ObjectIdentifier{2, 16, 840, 1, 101, 3, 4, 1, 42}
+	oidDESEDE3CBC = asn1.ObjectIdentifier{1, 2, 840, 113549, 3, 7}
 )
 
 const (
 	// iterations is what OWASP advised for PBKDF2 with SHA-256 in 2023; about a
 	// quarter of a second.
 	iterations = 600_000
-	// maxIterations and maxScrypt bound the work and the memory that a key file can
-	// ask for.
+	// maxIterations bounds the work that a key file can ask for, maxScryptP
+	// that of scrypt together with maxScrypt, which is its memory in bytes.
 	maxIterations = 10_000_000
+	maxScryptP    = 64
 	maxScrypt     = 64 << 20
 )
 
 // ErrWrongPassphrase says that a key could not be decrypted.
-var ErrWrongPassphrase = errors.New("wrong passphrase")
+var ErrWrongPassphrase = errors.New("wrong passphrase: give the one that it was encrypted with, on the terminal or by --passphrase-file or --passphrase-fd")
 
 func isEncrypted(der []byte) bool {
 	var k encryptedKey
@@ -116,19 +120,19 @@ func parseEncrypted(der []byte) (open func(passphrase []byte) ([]byte, error), e
 	if err := unmarshalAll(k.Algorithm.Parameters.FullBytes, &params); err != nil {
 		return nil, fmt.Errorf("parameters: %w", err)
 	}
-	size, err := aesKeySize(params.Encryption.Algorithm)
+	c, err := cbcCipher(params.Encryption.Algorithm)
 	if err != nil {
 		return nil, err
 	}
-	derive, err := keyDerivation(params.KDF, size)
+	derive, err := keyDerivation(params.KDF, c.keySize)
 	if err != nil {
 		return nil, err
 	}
 	var iv []byte
-	if err := unmarshalAll(params.Encryption.Parameters.FullBytes, &iv); err != nil || len(iv) != aes.BlockSize {
-		return nil, errors.New("there is no initialization vector of 16 bytes")
+	if err := unmarshalAll(params.Encryption.Parameters.FullBytes, &iv); err != nil || len(iv) != c.blockSize {
+		return nil, fmt.Errorf("there is no initialization vector of %d bytes", c.blockSize)
 	}
-	if len(k.Data) == 0 || len(k.Data)%aes.BlockSize != 0 {
+	if len(k.Data) == 0 || len(k.Data)%c.blockSize != 0 {
 		return nil, fmt.Errorf("%d encrypted bytes are no whole number of blocks", len(k.Data))
 	}
 	return func(passphrase []byte) ([]byte, error) {
@@ -137,21 +141,21 @@ func parseEncrypted(der []byte) (open func(passphrase []byte) ([]byte, error), e
 			return nil, err
 		}
 		defer clear(key)
-		block, err := aes.NewCipher(key)
+		block, err := c.newBlock(key)
 		if err != nil {
 			return nil, err
 		}
 		plain := make([]byte, len(k.Data))
 		cipher.NewCBCDecrypter(block, iv).CryptBlocks(plain, k.Data)
-		return unpad(plain)
+		return unpad(plain, c.blockSize)
 	}, nil
 }
 
 // unpad takes the padding of RFC 8018 off; that it is not there is how a wrong
 // passphrase shows.
-func unpad(plain []byte) ([]byte, error) {
+func unpad(plain []byte, blockSize int) ([]byte, error) {
 	n := int(plain[len(plain)-1])
-	if n == 0 || n > aes.BlockSize {
+	if n == 0 || n > blockSize {
 		return nil, ErrWrongPassphrase
 	}
 	for _, c := range plain[len(plain)-n:] {
@@ -168,16 +172,24 @@ func unpad(plain []byte) ([]byte, error) {
 	return plain, nil
 }
 
-func aesKeySize(oid asn1.ObjectIdentifier) (int, error) {
+// A blockCipher is what a key is encrypted with, in CBC mode; sizes are in bytes.
+type blockCipher struct {
+	newBlock           func(key []byte) (cipher.Block, error)
+	keySize, blockSize int
+}
+
+func cbcCipher(oid asn1.ObjectIdentifier) (blockCipher, error) {
 	switch {
 	case oid.Equal(oidAES128CBC):
-		return 16, nil
+		return blockCipher{aes.NewCipher, 16, aes.BlockSize}, nil
 	case oid.Equal(oidAES192CBC):
-		return 24, nil
+		return blockCipher{aes.NewCipher, 24, aes.BlockSize}, nil
 	case oid.Equal(oidAES256CBC):
-		return 32, nil
+		return blockCipher{aes.NewCipher, 32, aes.BlockSize}, nil
+	case oid.Equal(oidDESEDE3CBC):
+		return blockCipher{des.NewTripleDESCipher, 24, des.BlockSize}, nil
 	}
-	return 0, fmt.Errorf("cipher %s is not AES in CBC mode", oid)
+	return blockCipher{}, fmt.Errorf("cipher %s is neither AES nor triple DES in CBC mode", oid)
 }
 
 // keyDerivation returns the function that derives a key of size bytes from a
@@ -207,8 +219,9 @@ func keyDerivation(kdf pkix.AlgorithmIdentifier, size int) (func(passphrase []by
 		if err := unmarshalAll(kdf.Parameters.FullBytes, &p); err != nil {
 			return nil, fmt.Errorf("parameters of scrypt: %w", err)
 		}
-		if p.N < 2 || p.R < 1 || p.P < 1 || p.P > 64 || p.N > maxScrypt || p.R > maxScrypt/128/p.N {
-			return nil, fmt.Errorf("scrypt with N=%d, r=%d, p=%d asks for too much", p.N, p.R, p.P)
+		// It takes 128·r·(N+p) bytes: p counts, as N may be as small as 2.
+		if p.N < 2 || p.N&(p.N-1) != 0 || p.R < 1 || p.P < 1 || p.P > maxScryptP || p.N > maxScrypt || p.R > maxScrypt/128/(p.N+p.P) {
+			return nil, fmt.Errorf("scrypt with N=%d, r=%d, p=%d is not allowed, or asks for too much", p.N, p.R, p.P)
 		}
 		if p.KeyLength != 0 && p.KeyLength != size {
 			return nil, fmt.Errorf("scrypt makes a key of %d bytes, the cipher takes %d", p.KeyLength, size)
