@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/imaseal/imaseal/sign"
@@ -60,7 +61,7 @@ type digestSet struct {
 // errMismatch is wrapped by errors about digests that do not hold.
 var errMismatch = errors.New("the package is damaged: fetch or build it again")
 
-// readDigests gathers what the two headers record. Values that are malformed differ.
+// readDigests gathers what the two headers record.
 func readDigests(sig, main *header) (*digestSet, error) {
 	d := new(digestSet)
 	addText := func(h *header, tag uint32, name string, p part, make func() hash.Hash) error {
@@ -73,7 +74,7 @@ func readDigests(sig, main *header) (*digestSet, error) {
 		}
 		r := &recorded{name: name, part: p, make: make}
 		if r.want, err = hex.DecodeString(strings.ToLower(text)); err != nil || len(r.want) != make().Size() {
-			return fmt.Errorf("tag %d: %q is no %s digest", tag, text, name)
+			return fmt.Errorf("tag %d (%s): %.80q is no digest of %d bytes", tag, name, text, make().Size())
 		}
 		d.list = append(d.list, r)
 		return nil
@@ -99,7 +100,7 @@ func readDigests(sig, main *header) (*digestSet, error) {
 	var md5Err error
 	if e := sig.find(sigMD5); e != nil {
 		if e.kind != typeBin || len(e.data) != md5.Size {
-			md5Err = fmt.Errorf("tag %d is no MD5 digest", sigMD5)
+			md5Err = fmt.Errorf("tag %d (MD5): %d bytes of type %d are no digest", sigMD5, len(e.data), e.kind)
 		} else {
 			d.list = append(d.list, &recorded{name: "MD5", part: partBoth, make: md5.New, want: e.data})
 		}
@@ -140,13 +141,16 @@ func (d *digestSet) of(parts ...part) []*recorded {
 func (d *digestSet) raw() []*recorded { return d.of(partHeader, partBoth, partPayload) }
 
 // required returns what has to hold before anything is blessed: the digests of the
-// main header, and the first of the payload or else of both.
+// main header and the first of the payload, or where one of them is not recorded that
+// of both.
 func (d *digestSet) required() []*recorded {
-	list := d.of(partHeader)
-	for _, r := range append(d.of(partPayload), d.of(partBoth)...) {
-		if r.make != nil {
-			return append(list, r)
-		}
+	isSize := func(r *recorded) bool { return r.make == nil }
+	header := d.of(partHeader)
+	payload := slices.DeleteFunc(d.of(partPayload), isSize)
+	both := slices.DeleteFunc(d.of(partBoth), isSize)
+	list := append(header, payload[:min(len(payload), 1)]...)
+	if len(header) == 0 || len(payload) == 0 {
+		list = append(list, both...)
 	}
 	return list
 }

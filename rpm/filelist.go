@@ -295,7 +295,7 @@ func (l *fileList) digest(i int) ([]byte, error) {
 	}
 	digest := make([]byte, hex.DecodedLen(len(text)))
 	if _, err := hex.Decode(digest, text); err != nil || len(digest) != l.hash.Size() {
-		return nil, fmt.Errorf("main header: tag %d: %q has the digest %q, which is not one of %s", tagFileDigests, l.path(i), text, l.hash)
+		return nil, fmt.Errorf("main header: tag %d: %q has the digest %.140q, which is not one of %s", tagFileDigests, l.path(i), text, l.hash)
 	}
 	if bytes.Count(digest, []byte{0}) == len(digest) {
 		return nil, nil

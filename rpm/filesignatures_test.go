@@ -2,6 +2,7 @@ package rpm
 
 import (
 	"bytes"
+	"context"
 	"crypto/x509"
 	"encoding/hex"
 	"encoding/pem"
@@ -223,34 +224,125 @@ func TestLimits(t *testing.T) {
 	}
 }
 
-// TestAmbiguousReserve has a reserve that our signatures bring just to the length at
-// which it looks as if rpmsign had used it.
+// TestAmbiguousReserve has reserves that our signatures bring to, and around, the
+// length at which it looks as if rpmsign had used them.
 func TestAmbiguousReserve(t *testing.T) {
-	plain := usual()
-	raw := plain.build(t)
-	out, m := signed(t, raw, Options{})
-	added := len(out) - len(raw)
-	refused := 0
-	for shorter := added - 20; shorter < added+20; shorter++ {
+	for name, c := range map[string]struct {
+		openPGP []byte // that we add
+		last    byte   // of the reserve: unless it is 0 there is no room for a mark
+		long    bool   // sizes of 64 bits
+	}{
+		"":                        {},
+		"with OpenPGP":            {openPGP: []byte("packet")},
+		"without room for a mark": {last: 1},
+		"long sizes":              {long: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := sign.WriteOptions{}
+			if c.openPGP != nil {
+				o.OpenPGP = func(context.Context, io.Reader) (sign.NewOpenPGPSignature, error) {
+					return sign.NewOpenPGPSignature{Packet: c.openPGP}, nil
+				}
+			}
+			plain := usual()
+			shorter := 0
+			plain.editSig = func(e []entry) []entry {
+				reserve := make([]byte, usualReserve-shorter)
+				reserve[len(reserve)-1] = c.last
+				if c.long {
+					e = append(without(e, sigSize, sigPayloadSize), intsEntry(sigLongSize, typeInt64, 1), intsEntry(sigLongArchiveSize, typeInt64, 1))
+				}
+				return replace(e, binEntry(sigReservedSpace, reserve))
+			}
+			unmarked := plain.build(t)
+			p := open(t, unmarked, Options{})
+			m, err := sign.Sign(t.Context(), p, testKey(), sign.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			added, err := p.signedEntries(m)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if c.openPGP != nil {
+				added = append(added, binEntry(sigDSA, c.openPGP))
+			}
+			about := len(buildHeader(added, sigRegion)) - len(p.sig.raw)
+			odd, refused := 0, 0
+			for shorter = about - 40; shorter < about+40; shorter++ {
+				raw := plain.build(t)
+				p := open(t, raw, Options{})
+				var b bytes.Buffer
+				err := p.Write(t.Context(), &b, m, o)
+				if can := p.CanWrite(m, o); c.openPGP == nil && (can == nil) != (err == nil) {
+					t.Fatalf("CanWrite says %v, Write %v", can, err)
+				}
+				if err != nil {
+					if !strings.Contains(err.Error(), "reserved space") {
+						t.Fatal(err)
+					}
+					refused++
+					continue
+				}
+				out := open(t, b.Bytes(), Options{})
+				if _, ok := cutMark(out.sig.find(sigReservedSpace).data, keptMark); ok {
+					odd++
+				}
+				if !bytes.Equal(write(t, out, nil, sign.WriteOptions{}), raw) {
+					t.Fatalf("reserve %d shorter: unsign gives other bytes", shorter)
+				}
+				// So it does after signing anew, with more and fewer files.
+				again := &sign.Manifest{Files: m.Files[1:]}
+				for range 2 {
+					out = open(t, write(t, out, again, sign.WriteOptions{Force: true}), Options{})
+					again = m
+				}
+				if back := write(t, out, nil, sign.WriteOptions{}); !bytes.Equal(back, raw) {
+					t.Fatalf("reserve %d shorter: signed three times, unsign gives other bytes", shorter)
+				}
+			}
+			if noRoom := c.last != 0; (odd > 0) == noRoom || (refused > 0) != noRoom || odd+refused > 8 {
+				t.Errorf("%d were marked, %d refused", odd, refused)
+			}
+		})
+	}
+}
+
+// TestReserveGivenBack takes off what rpmsign put into the reserve, of packages whose
+// sizes rpmbuild writes in 32 and in 64 bits.
+func TestReserveGivenBack(t *testing.T) {
+	for _, long := range []bool{false, true} {
+		plain := usual()
 		plain.editSig = func(e []entry) []entry {
-			return replace(e, binEntry(sigReservedSpace, make([]byte, usualReserve-shorter)))
+			if !long {
+				return e
+			}
+			// As rpm's rpmGenerateSignature: the header stays as long as with 32 bits.
+			before := len(buildHeader(without(e, sigReservedSpace), sigRegion))
+			e = append(without(e, sigSize, sigPayloadSize), intsEntry(sigLongSize, typeInt64, 1), intsEntry(sigLongArchiveSize, typeInt64, 1))
+			grown := len(buildHeader(without(e, sigReservedSpace), sigRegion)) - before
+			return replace(e, binEntry(sigReservedSpace, make([]byte, usualReserve-grown)))
 		}
 		raw := plain.build(t)
 		p := open(t, raw, Options{})
-		var b bytes.Buffer
-		if err := p.Write(t.Context(), &b, m, sign.WriteOptions{}); err != nil {
-			if !strings.Contains(err.Error(), "reserved space") {
-				t.Fatal(err)
-			}
-			refused++
-			continue
+		_, m := signed(t, raw, Options{})
+		entries, err := p.signedEntries(m)
+		if err != nil {
+			t.Fatal(err)
 		}
-		if !bytes.Equal(write(t, open(t, b.Bytes(), Options{}), nil, sign.WriteOptions{}), raw) {
-			t.Fatalf("reserve %d shorter: unsign gives other bytes", shorter)
+		// As rpmsign: the reserve pays for it.
+		left := usualReserve - (len(buildHeader(entries, sigRegion)) - len(p.sig.raw))
+		if long {
+			left -= usualReserve - len(p.sig.find(sigReservedSpace).data)
 		}
-	}
-	if refused == 0 || refused > 4 {
-		t.Errorf("%d lengths were refused", refused)
+		sig := buildHeader(replace(entries, binEntry(sigReservedSpace, make([]byte, left))), sigRegion)
+		theirs := open(t, assemble(sig, p.main.raw, raw[p.payloadAt:], false), Options{})
+		if theirs.mainAt != p.mainAt || theirs.irregular != "" {
+			t.Fatalf("the test does it otherwise than rpmsign: %d, %d %s", theirs.mainAt, p.mainAt, theirs.irregular)
+		}
+		if !bytes.Equal(write(t, theirs, nil, sign.WriteOptions{}), raw) {
+			t.Errorf("sizes of 64 bits %v: unsign gives other bytes", long)
+		}
 	}
 }
 

@@ -99,7 +99,11 @@ func (p *Package) addOpenPGP(ctx context.Context, entries []entry, o sign.WriteO
 		}
 	}
 	entries = append(slices.Clone(entries), added)
-	if !final && !addMark(entries, s.Packet) && o.Warn != nil {
+	if final {
+		o.Warn(fmt.Sprintf("its OpenPGP signature (%s) is replaced, which unsign cannot undo", p.OpenPGP()[0].Where))
+		return entries, nil
+	}
+	if !addMark(entries, markOf(s.Packet)) {
 		o.Warn("the package has no reserved space to note the OpenPGP signature in: unsign will leave that signature there")
 	}
 	return entries, nil

@@ -87,7 +87,7 @@ func Open(r io.ReaderAt, size int64, o Options) (*Package, error) {
 		p.info.FileHash = p.files.hash
 	}
 	if p.digests, err = readDigests(p.sig, p.main); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("recorded digests: %w", err)
 	}
 	p.carried = readFileSignatures(p.sig, p.main, p.files)
 	return p, nil
@@ -147,7 +147,7 @@ func (p *Package) readInfo() error {
 	// As rpm's headerIsSource.
 	p.source = p.source || p.main.find(tagSourcePackage) != nil || p.main.find(tagSourceRPM) == nil
 	if format := text(tagPayloadFormat); err == nil && format != "" && format != "cpio" {
-		return fmt.Errorf("tag %d: payloads in the form %q are not supported, only cpio", tagPayloadFormat, format)
+		return fmt.Errorf("tag %d: payloads in the form %.80q are not supported, only cpio", tagPayloadFormat, format)
 	}
 	if err == nil && p.info.Name == "" {
 		return fmt.Errorf("tag %d: the package has no name", tagName)
@@ -175,7 +175,7 @@ func (p *Package) findCompression() error {
 		return nil
 	}
 	if named != string(p.compression) {
-		return fmt.Errorf("tag %d says %q, but it is %s", tagPayloadCompressor, named, p.compression)
+		return fmt.Errorf("tag %d says %.80q, but it is %s", tagPayloadCompressor, named, p.compression)
 	}
 	return nil
 }
@@ -186,8 +186,12 @@ func (p *Package) Info() sign.Info { return p.info }
 // IsSource reports whether it is a source package, of which nothing is installed.
 func (p *Package) IsSource() bool { return p.source }
 
-// Manifest returns the file signatures of the package, nil when it has none.
+// Manifest returns the file signatures of the package, nil when it has none. One
+// without files but with an OpenPGP signature of ours to take off has an empty one.
 func (p *Package) Manifest() (*sign.Manifest, error) {
+	if p.files.n == 0 && marked(p.sig.entries) {
+		return new(sign.Manifest), nil
+	}
 	return p.carried.manifest, p.carried.malformed
 }
 

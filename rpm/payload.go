@@ -89,7 +89,7 @@ func (p *Package) walkPayload(ctx context.Context, yield func(*sign.File) bool) 
 		return err
 	}
 	defer body.Close()
-	var in io.Reader = compression.Limit(body, p.payloadLimit(), "the payload")
+	var in io.Reader = compression.Limit(body, p.payloadLimit(), "the payload at offset "+fmt.Sprint(p.payloadAt))
 	if alt != nil {
 		in = io.TeeReader(in, alt)
 	}
@@ -113,7 +113,21 @@ func (p *Package) decompress() (io.ReadCloser, error) {
 	if err != nil {
 		return nil, fmt.Errorf("payload at offset %d: %w", p.payloadAt, err)
 	}
-	return body, nil
+	return located{body, p.payloadAt}, nil
+}
+
+// located is a decompressor whose errors say where what it reads begins.
+type located struct {
+	io.ReadCloser
+	at int64
+}
+
+func (l located) Read(b []byte) (int, error) {
+	n, err := l.ReadCloser.Read(b)
+	if err != nil && err != io.EOF {
+		err = fmt.Errorf("payload at offset %d: %w", l.at, err)
+	}
+	return n, err
 }
 
 // expandInto decompresses the payload into w.
@@ -123,7 +137,7 @@ func (p *Package) expandInto(ctx context.Context, w io.Writer) error {
 		return err
 	}
 	defer body.Close()
-	in := compression.Limit(body, p.payloadLimit(), "the payload")
+	in := compression.Limit(body, p.payloadLimit(), "the payload at offset "+fmt.Sprint(p.payloadAt))
 	for {
 		if err := ctx.Err(); err != nil {
 			return err

@@ -78,7 +78,7 @@ func (p *Package) checkLimits(raw []byte, tags int, o sign.WriteOptions) error {
 	if limit := p.target.storeLimit(); size > limit {
 		return fmt.Errorf("the signature header would have %d bytes: rpm %s takes %d; sign fewer files, for example with --select exec", size, p.target, limit)
 	}
-	if o.Warn == nil || p.target != (rpmVersion{}) {
+	if p.target != (rpmVersion{}) {
 		return nil
 	}
 	switch {
@@ -92,7 +92,7 @@ func (p *Package) checkLimits(raw []byte, tags int, o sign.WriteOptions) error {
 
 // CanWrite reports why Write would refuse o.
 func (p *Package) CanWrite(m *sign.Manifest, o sign.WriteOptions) error {
-	o.Warn = nil
+	o.Warn = func(string) {}
 	if err := p.checkWrite(m, o); err != nil {
 		return err
 	}
@@ -102,6 +102,11 @@ func (p *Package) CanWrite(m *sign.Manifest, o sign.WriteOptions) error {
 	entries, err := p.signedEntries(m)
 	if err != nil {
 		return err
+	}
+	if o.OpenPGP == nil { // whose signature has a length of its own
+		if entries, err = keepReserve(entries); err != nil {
+			return err
+		}
 	}
 	return p.checkLimits(buildHeader(entries, sigRegion), len(entries), o)
 }
@@ -172,6 +177,15 @@ func (p *Package) newSignatureHeader(ctx context.Context, m *sign.Manifest, o si
 	if err := p.requireDigests(ctx); err != nil {
 		return nil, err
 	}
+	if o.Warn == nil {
+		o.Warn = func(string) {}
+	}
+	if p.irregular != "" {
+		o.Warn(fmt.Sprintf("its signature header is written anew, which unsign cannot undo (%s)", p.irregular))
+	}
+	if p.carried.inSig && !p.carries(m) {
+		o.Warn("its other file signatures are replaced, which unsign cannot undo")
+	}
 	entries, err := p.signedEntries(m)
 	if err != nil {
 		return nil, err
@@ -180,6 +194,9 @@ func (p *Package) newSignatureHeader(ctx context.Context, m *sign.Manifest, o si
 		if entries, err = p.addOpenPGP(ctx, entries, o); err != nil {
 			return nil, err
 		}
+	}
+	if entries, err = keepReserve(entries); err != nil {
+		return nil, err
 	}
 	raw := buildHeader(entries, sigRegion)
 	return raw, p.checkLimits(raw, len(entries), o)
