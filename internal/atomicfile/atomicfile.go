@@ -62,12 +62,9 @@ func Write(ctx context.Context, path string, fill func(f *os.File) error, o Opti
 	if err != nil {
 		return err
 	}
-	renamed := false
 	defer func() { // also when fill panics
-		if !renamed {
-			os.Remove(f.Name())
-		}
-		f.Close() // frees the lock, after the name is gone
+		os.Remove(f.Name()) // not there any more when it was renamed
+		f.Close()           // frees the lock, after the name is gone
 	}()
 	if err := fill(f); err != nil {
 		return err
@@ -87,11 +84,8 @@ func Write(ctx context.Context, path string, fill func(f *os.File) error, o Opti
 		if err := os.Link(f.Name(), target); err != nil {
 			return err
 		}
-	} else {
-		if err := os.Rename(f.Name(), target); err != nil {
-			return err
-		}
-		renamed = true
+	} else if err := os.Rename(f.Name(), target); err != nil {
+		return err
 	}
 	return syncDir(dir)
 }

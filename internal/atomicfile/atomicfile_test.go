@@ -160,7 +160,10 @@ func TestWriteRefuses(t *testing.T) {
 		{"a folder", func() error { return mkdir("d") }, "d", Options{}, nil, "d: not a regular file"},
 		{"a folder with a slash", func() error { return mkdir("d") }, "d/", Options{}, nil, "not a regular file"},
 		{"a link to a folder", func() error { return errors.Join(mkdir("d"), os.Symlink("d", "l")) }, "l", Options{}, nil, "not a regular file"},
-		{"a link to a device", func() error { return os.Symlink("/dev/null", "l") }, "l", Options{}, nil, "/dev/null: not a regular file"},
+		// A device of the test's own: code that is broken would replace that of the system.
+		{"a link to a device", func() error {
+			return errors.Join(syscall.Mknod("null", syscall.S_IFCHR|0o666, 1<<8|3), os.Symlink("null", "l"))
+		}, "l", Options{}, nil, "null: not a regular file"},
 		{"a fifo", func() error { return syscall.Mkfifo("p", 0o644) }, "p", Options{}, nil, "not a regular file"},
 		{"a folder that is not there", func() error { return nil }, "d/f", Options{}, fs.ErrNotExist, ""},
 		{"a missing name with a slash", func() error { return mkdir("d") }, "d/f/", Options{}, fs.ErrNotExist, ""},
@@ -173,7 +176,9 @@ func TestWriteRefuses(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			dir := t.TempDir()
 			t.Chdir(dir)
-			if err := test.make(); err != nil {
+			if err := test.make(); errors.Is(err, fs.ErrPermission) {
+				t.Skip("needs root")
+			} else if err != nil {
 				t.Fatal(err)
 			}
 			before := names(t, dir)
