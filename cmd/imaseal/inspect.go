@@ -1,11 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"maps"
-	"os"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -32,11 +32,14 @@ func newInspectCommand() *cobra.Command {
 Shows format, compression, files, file signatures with their key ids and
 algorithms, what they add to the size, OpenPGP signatures over the whole package,
 and what is odd. It needs no certificate and proves nothing: that is
-imaseal verify.`) + "\n" + exitStatusHelp,
-		Example: strings.TrimSpace(`
-  imaseal inspect hello_2.10-3_amd64.deb
-  imaseal inspect --files --json build/`),
-		Args: cobra.MinimumNArgs(1),
+imaseal verify.
+
+A PKG may be a package, a folder with packages, or a .changes file, which stands for
+the packages that it lists.`) + "\n" + exitStatusHelp,
+		Example: examples(
+			`imaseal inspect hello_2.10-3_amd64.deb`,
+			`imaseal inspect --files --json build/`),
+		Args: somePackages,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return runInspect(cmd.Context(), o.out.open(cmd), &o, args)
 		},
@@ -52,11 +55,16 @@ func runInspect(ctx context.Context, out *output, o *inspectOptions, args []stri
 	if err != nil {
 		return err
 	}
-	results := o.targets.each(ctx, out, list.targets, func(ctx context.Context, t target, jobs int, p *packageProgress) *result {
+	results := o.targets.each(ctx, out, list.targets, func(ctx context.Context, t *target, jobs int, p *packageProgress) *result {
 		return inspectOne(ctx, t, jobs, p, o.files)
 	})
+	for _, c := range list.changes {
+		if c.err != nil {
+			results = append(results, c.result())
+		}
+	}
 	if done, err := out.printJSON(results); done || err != nil {
-		return cmpError(err, exitCodeOf(results))
+		return cmp.Or(err, exitCodeOf(results))
 	}
 	for i, r := range results {
 		if i > 0 {
@@ -69,9 +77,9 @@ func runInspect(ctx context.Context, out *output, o *inspectOptions, args []stri
 	return exitCodeOf(results)
 }
 
-func inspectOne(ctx context.Context, t target, jobs int, p *packageProgress, list bool) *result {
+func inspectOne(ctx context.Context, t *target, jobs int, p *packageProgress, list bool) *result {
 	r := newResult(t.path)
-	f, err := os.Open(t.path)
+	f, err := openRegular(t.path)
 	if err != nil {
 		return r.fail(err)
 	}
@@ -196,12 +204,12 @@ func (r *result) openPGP(sig sign.OpenPGPSignature) {
 func (o *output) printInspection(r *result) error {
 	if r.Error != "" {
 		o.warn("%s: %s", printable(r.Path), printable(r.Error))
-		if r.Package == "" {
+		if r.Package == "" || r.Format == formatChanges {
 			return nil
 		}
 	}
+	fmt.Fprintln(o.stdout, printable(r.Path))
 	t := tabwriter.NewWriter(o.stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(t, "%s\t\n", printable(r.Path))
 	row := func(name, value string) { fmt.Fprintf(t, "  %s:\t%s\n", name, printable(value)) }
 	row("package", r.Package+" "+r.Version+" "+r.Arch)
 	row("format", r.Format)

@@ -22,10 +22,15 @@ type passphraseFlags struct {
 func (f *passphraseFlags) add(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.file, "passphrase-file", "", "read the key's passphrase from the first line of `FILE`")
 	cmd.Flags().IntVar(&f.fd, "passphrase-fd", -1, "read the key's passphrase from file descriptor `N`")
+	cmd.Flags().Lookup("passphrase-fd").DefValue = "0" // -1 is none, which the help need not show
 	cmd.MarkFlagsMutuallyExclusive("passphrase-file", "passphrase-fd")
 }
 
-// source returns where to ask: the file or descriptor, else the terminal.
+// given reports whether a file or a descriptor is named.
+func (f *passphraseFlags) given() bool { return f.file != "" || f.fd >= 0 }
+
+// source returns where to ask: the file or descriptor, else the terminal. It is to
+// be called once: a descriptor can be read but once, and its source remembers.
 func (f *passphraseFlags) source() keys.Passphrase {
 	switch {
 	case f.file != "":
@@ -56,8 +61,8 @@ func (f *signingKeyFlags) add(cmd *cobra.Command) {
 }
 
 // open opens the key and checks it against the certificate.
-func (f *signingKeyFlags) open(ctx context.Context, out *output) (*sign.Signer, error) {
-	key, err := keys.Open(ctx, f.key, f.passphrase.source())
+func (f *signingKeyFlags) open(ctx context.Context, out *output, p keys.Passphrase) (*sign.Signer, error) {
+	key, err := keys.Open(ctx, f.key, p)
 	if err != nil {
 		return nil, err
 	}

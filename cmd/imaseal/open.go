@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
+	"syscall"
 
 	"github.com/imaseal/imaseal/deb"
 	"github.com/imaseal/imaseal/rpm"
@@ -21,15 +23,30 @@ type openOptions struct {
 // errSourcePackage says that a package installs nothing.
 var errSourcePackage = errors.New("this is a source package: nothing in it is installed, so there is nothing to sign; sign the packages built from it")
 
+// openRegular opens the file at path, which must be a regular one. Opening a named
+// pipe would otherwise wait for a writer.
+func openRegular(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = &fs.PathError{Op: "open", Path: path, Err: errors.New("not a regular file")}
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
 // openPackage is the one place that tells a .deb from an RPM. The caller closes f
 // when it is done with the package.
 func openPackage(f *os.File, o openOptions) (sign.Package, error) {
 	info, err := f.Stat()
 	if err != nil {
 		return nil, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, errors.New("not a regular file")
 	}
 	var magic [8]byte
 	if _, err := f.ReadAt(magic[:], 0); err != nil && err != io.EOF {

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"strconv"
 	"strings"
@@ -80,6 +82,9 @@ const (
 	verdictError  = "error"
 )
 
+// formatChanges is the format of a .changes file.
+const formatChanges = "changes"
+
 // newResult starts the result for the package at path.
 func newResult(path string) *result {
 	return &result{Path: path, Verdict: verdictOK, KeyIDs: []string{}, Findings: []found{}}
@@ -93,6 +98,9 @@ func (r *result) describe(info sign.Info) {
 // fail makes the verdict an error, unless it is one already.
 func (r *result) fail(err error) *result {
 	if r.Verdict != verdictError {
+		if in, ok := err.(*fs.PathError); ok && in.Path == r.Path {
+			err = in.Err // the result names the path
+		}
 		r.Verdict, r.Error = verdictError, err.Error()
 	}
 	return r
@@ -116,7 +124,15 @@ func (r *result) find(f sign.Finding) {
 	}
 }
 
-// exitCode returns nil when every result is good, otherwise the worst of them.
+// outcome is the word for what came of the package.
+func (r *result) outcome() string {
+	if r.Verdict != verdictOK {
+		return r.Verdict
+	}
+	return r.Action
+}
+
+// exitCodeOf returns nil when every result is good, otherwise the worst of them.
 func exitCodeOf(results []*result) error {
 	worst := exitOK
 	for _, r := range results {
@@ -142,7 +158,9 @@ type output struct {
 	colour         bool
 	terminal       bool // stderr is one, so progress is drawn
 
-	mu sync.Mutex
+	mu      sync.Mutex
+	holding bool     // bars are being drawn, so that lines have to wait
+	held    []string // those lines
 }
 
 // outputFlags are the flags that every verb with results has.
@@ -150,8 +168,8 @@ type outputFlags struct{ json, quiet, verbose bool }
 
 func (f *outputFlags) add(cmd *cobra.Command) {
 	cmd.Flags().BoolVar(&f.json, "json", false, "print one JSON object a line for each package")
-	cmd.Flags().BoolVarP(&f.quiet, "quiet", "q", false, "print no progress and no notes, only results and errors")
-	cmd.Flags().BoolVarP(&f.verbose, "verbose", "v", false, "print a line on stderr for each package as it is finished")
+	cmd.Flags().BoolVarP(&f.quiet, "quiet", "q", false, "print no progress and no notes, only results, warnings and errors")
+	cmd.Flags().BoolVarP(&f.verbose, "verbose", "v", false, "on a terminal, too, print a line for each finished package instead of bars")
 }
 
 func (f *outputFlags) open(cmd *cobra.Command) *output {
@@ -179,7 +197,26 @@ func (o *output) note(format string, args ...any) {
 func (o *output) warn(format string, args ...any) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	fmt.Fprintf(o.stderr, "imaseal: "+format+"\n", args...)
+	line := fmt.Sprintf("imaseal: "+format+"\n", args...)
+	if o.holding {
+		o.held = append(o.held, line)
+		return
+	}
+	io.WriteString(o.stderr, line)
+}
+
+// hold keeps lines for stderr back until release, so that bars can be drawn there.
+func (o *output) hold() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.holding = true
+}
+
+func (o *output) release() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	io.WriteString(o.stderr, strings.Join(o.held, ""))
+	o.holding, o.held = false, nil
 }
 
 // printJSON prints the results when --json was given, and reports whether it did.
@@ -200,13 +237,18 @@ func (o *output) printJSON(results []*result) (bool, error) {
 // printTable prints the results as a table, and what was found beneath it.
 func (o *output) printTable(results []*result) error {
 	t := tabwriter.NewWriter(o.stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "PACKAGE\tVERSION\tARCH\tFILES\tSIGNED\tKEY ID\tRESULT")
+	head := "PACKAGE\tVERSION\tARCH\tFILES\tSIGNED\tKEY ID\tRESULT\n"
 	for _, r := range results {
 		if r.Package == "" {
-			continue
+			continue // it could not be opened
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%d\t%s\t%s\n", printable(r.Package), printable(r.Version), printable(r.Arch),
-			r.Files, r.Signed, orDash(strings.Join(r.KeyIDs, ",")), o.paint(r))
+		count := func(n int) string { return strconv.Itoa(n) }
+		if r.Format == formatChanges {
+			count = func(int) string { return "-" }
+		}
+		fmt.Fprintf(t, "%s%s\t%s\t%s\t%s\t%s\t%s\t%s\n", head, printable(r.Package), orDash(printable(r.Version)), orDash(printable(r.Arch)),
+			count(r.Files), count(r.Signed), orDash(strings.Join(r.KeyIDs, ",")), o.paint(r))
+		head = ""
 	}
 	if err := t.Flush(); err != nil {
 		return err
@@ -225,7 +267,7 @@ func (o *output) printTable(results []*result) error {
 // print prints the results as the flags ask for, and returns the exit code.
 func (o *output) print(results []*result) error {
 	if done, err := o.printJSON(results); done || err != nil {
-		return cmpError(err, exitCodeOf(results))
+		return cmp.Or(err, exitCodeOf(results))
 	}
 	if err := o.printTable(results); err != nil {
 		return err
@@ -233,28 +275,16 @@ func (o *output) print(results []*result) error {
 	return exitCodeOf(results)
 }
 
-func cmpError(first, second error) error {
-	if first != nil {
-		return first
-	}
-	return second
-}
-
 // paint returns the last column. Colour stands only there, where tabwriter does
 // not measure it.
 func (o *output) paint(r *result) string {
-	word := r.Action
-	if r.Verdict != verdictOK {
-		word = r.Verdict
-	}
-	if !o.colour {
-		return word
-	}
-	switch r.Verdict {
-	case verdictOK:
-		return "\x1b[32m" + word + "\x1b[0m"
+	switch {
+	case !o.colour:
+		return r.outcome()
+	case r.Verdict == verdictOK:
+		return "\x1b[32m" + r.outcome() + "\x1b[0m"
 	default:
-		return "\x1b[31m" + word + "\x1b[0m"
+		return "\x1b[31m" + r.outcome() + "\x1b[0m"
 	}
 }
 

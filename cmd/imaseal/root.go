@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -60,8 +61,57 @@ IMA-appraisal runs them and refuses everything that was changed.
 		newUnsignCommand(),
 	)
 	root.AddCommand(extraCommands...)
+	root.SetHelpCommand(newHelpCommand())
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return fmt.Errorf("%w; %s --help lists the flags", err, cmd.CommandPath())
+	})
+	root.InitDefaultCompletionCmd()
+	for _, cmd := range root.Commands() {
+		if cmd.HasSubCommands() {
+			cmd.Args, cmd.RunE = cobra.NoArgs, showHelp
+		}
+	}
 	return root
 }
 
 // extraCommands are added by builds for a purpose of their own.
 var extraCommands []*cobra.Command
+
+// showHelp is what a command does that is there for its subcommands. Having a
+// RunE, it takes a word that it does not know for an error.
+func showHelp(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+
+// newHelpCommand makes the help command. Unlike cobra's own it fails when there is
+// no such command.
+func newHelpCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "help [COMMAND]",
+		Short: "Show the help of a command",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			of, rest, err := cmd.Root().Find(args)
+			if err != nil || len(rest) > 0 {
+				return fmt.Errorf("there is no command %q", strings.Join(args, " "))
+			}
+			of.InitDefaultHelpFlag()
+			return of.Help()
+		},
+	}
+}
+
+// somePackages demands that a verb is told what to work on.
+func somePackages(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return errors.New("name at least one package, .changes file or folder; " + cmd.CommandPath() + " --help has examples")
+	}
+	return nil
+}
+
+// examples formats the example lines of a command's help.
+func examples(lines ...string) string { return "  " + strings.Join(lines, "\n  ") }
+
+// completeWith tells shells the words that a flag takes.
+func completeWith(cmd *cobra.Command, flag string, words ...string) {
+	if err := cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(words, cobra.ShellCompDirectiveDefault)); err != nil {
+		panic(err)
+	}
+}

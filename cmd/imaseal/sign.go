@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -50,11 +52,11 @@ scripts, files with an x bit and kernel modules. Maintainer scripts are always
 signed.
 
 A package that this key has signed already, with this selection, is left as it is.`) + "\n" + exitStatusHelp,
-		Example: strings.TrimSpace(`
-  imaseal sign --key keys/signing.key --cert keys/signing.crt hello_2.10-3_amd64.deb
-  imaseal sign --key keys/signing.key --cert keys/signing.crt --output signed build/
-  imaseal sign --key keys/signing.key --cert keys/signing.crt --select exec --exclude '/usr/share/doc/**' build/`),
-		Args: cobra.MinimumNArgs(1),
+		Example: examples(
+			`imaseal sign --key keys/signing.key --cert keys/signing.crt hello_2.10-3_amd64.deb`,
+			`imaseal sign --key keys/signing.key --cert keys/signing.crt --output signed build/`,
+			`imaseal sign --key keys/signing.key --cert keys/signing.crt --select exec --exclude '/usr/share/doc/**' --output programs build/`),
+		Args: somePackages,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return runSign(cmd.Context(), o.out.open(cmd), &o, args)
 		},
@@ -72,6 +74,8 @@ A package that this key has signed already, with this selection, is left as it i
 	fl.BoolVar(&o.trustHeader, "trust-header-digests", false, "sign the digests in an RPM's header without reading its payload")
 	fl.StringVar(&o.targetRPM, "target-rpm", "", "refuse an RPM whose signatures rpm `VERSION` could not read")
 	fl.BoolVar(&o.updateBuildinfo, "update-buildinfo", false, "rewrite the checksums in the .buildinfo too")
+	completeWith(cmd, "select", sign.SelectAll, sign.SelectExec)
+	completeWith(cmd, "hash", "sha256", "sha384", "sha512")
 	o.targets.addOutput(cmd)
 	o.targets.addJobs(cmd)
 	o.out.add(cmd)
@@ -106,10 +110,9 @@ func runSign(ctx context.Context, out *output, o *signOptions, args []string) er
 		}
 	}
 	results := o.targets.each(ctx, out, list.targets, s.one)
-	if !o.dryRun {
-		results = list.finishChanges(ctx, out, results, changesOptions{openPGP: s.openPGP, buildinfo: o.updateBuildinfo})
-	}
-	return out.print(results)
+	return out.print(list.finishChanges(ctx, out, results, changesOptions{
+		openPGP: s.openPGP, buildinfo: o.updateBuildinfo, dryRun: o.dryRun,
+	}))
 }
 
 func (o *signOptions) prepare(ctx context.Context, out *output) (*signing, error) {
@@ -130,7 +133,8 @@ func (o *signOptions) prepare(ctx context.Context, out *output) (*signing, error
 			return nil, err
 		}
 	}
-	if s.signer, err = o.key.open(ctx, out); err != nil {
+	passphrase := o.key.passphrase.source()
+	if s.signer, err = o.key.open(ctx, out, passphrase); err != nil {
 		return nil, err
 	}
 	if err = s.trusted.Add(s.signer.KeyID(), s.signer.Public()); err != nil {
@@ -141,17 +145,20 @@ func (o *signOptions) prepare(ctx context.Context, out *output) (*signing, error
 		if err != nil {
 			return nil, err
 		}
-		if s.openPGP, err = keys.OpenPGPSigner(ctx, o.openPGPKey, o.key.passphrase.source(), now); err != nil {
+		if s.openPGP, err = keys.OpenPGPSigner(ctx, o.openPGPKey, passphrase, now); err != nil {
 			return nil, err
+		}
+		if s.openPGP.Note != "" {
+			out.note("%s", s.openPGP.Note)
 		}
 	}
 	return s, nil
 }
 
 // one signs one package.
-func (s *signing) one(ctx context.Context, t target, jobs int, p *packageProgress) *result {
+func (s *signing) one(ctx context.Context, t *target, jobs int, p *packageProgress) *result {
 	r := newResult(t.path)
-	f, err := os.Open(t.path)
+	f, err := openRegular(t.path)
 	if err != nil {
 		return r.fail(err)
 	}
@@ -166,7 +173,7 @@ func (s *signing) one(ctx context.Context, t target, jobs int, p *packageProgres
 	}
 	r.describe(pkg.Info())
 	p.expect(pkg.Info().InstalledSize)
-	done, err := s.alreadySigned(ctx, pkg, jobs)
+	done, err := s.alreadySigned(ctx, pkg, jobs, p.add)
 	if err != nil {
 		return r.fail(err)
 	}
@@ -176,42 +183,43 @@ func (s *signing) one(ctx context.Context, t target, jobs int, p *packageProgres
 		m, err = pkg.Manifest()
 	} else {
 		r.Action = "signed"
+		p.again()
 		m, err = s.sign(ctx, pkg, jobs, p, t)
 	}
 	if err != nil {
 		return r.fail(err)
 	}
-	r.Signed = len(m.Files) + len(m.Control)
-	r.Files = max(p.files, r.Signed)
-	r.KeyIDs = append(r.KeyIDs, s.signer.KeyID().String())
+	r.Files = int(p.files.Load())
+	write := func(w io.Writer) error { return pkg.Write(ctx, w, m, s.writeOptions(t)) }
 	switch {
 	case s.dryRun && !done:
 		r.Action = "would sign"
+		err = write(io.Discard) // what writing would refuse, and warn of, counts
 	case s.dryRun || done && t.dest == t.path:
 	case done:
-		err = copyPackage(ctx, f, t)
+		err = copyFile(ctx, f, t.dest)
 	default:
-		err = atomicfile.Write(ctx, t.dest, func(w *os.File) error {
-			return pkg.Write(ctx, w, m, s.writeOptions(t))
-		}, atomicfile.Options{Like: f})
+		err = atomicfile.Write(ctx, t.dest, func(w *os.File) error { return write(w) }, atomicfile.Options{Like: f})
 	}
 	if err != nil {
 		return r.fail(err)
 	}
+	r.Signed = len(m.Files) + len(m.Control)
+	r.KeyIDs = append(r.KeyIDs, s.signer.KeyID().String())
 	if t.dest != t.path {
 		r.Output = t.dest
 	}
 	return r
 }
 
-func (s *signing) sign(ctx context.Context, pkg sign.Package, jobs int, p *packageProgress, t target) (*sign.Manifest, error) {
+func (s *signing) sign(ctx context.Context, pkg sign.Package, jobs int, p *packageProgress, t *target) (*sign.Manifest, error) {
 	if err := pkg.CanWrite(new(sign.Manifest), s.writeOptions(t)); err != nil {
 		return nil, err
 	}
 	return sign.Sign(ctx, pkg, s.signer, sign.Options{Selection: s.selection, Hash: s.hash, Jobs: jobs, Progress: p.add})
 }
 
-func (s *signing) writeOptions(t target) sign.WriteOptions {
+func (s *signing) writeOptions(t *target) sign.WriteOptions {
 	o := sign.WriteOptions{
 		DropOpenPGP: s.dropOpenPGP,
 		Force:       s.force,
@@ -225,15 +233,18 @@ func (s *signing) writeOptions(t target) sign.WriteOptions {
 
 // alreadySigned reports whether pkg carries just what signing it would give it.
 // It is an error when it carries other file signatures and --force is not given.
-func (s *signing) alreadySigned(ctx context.Context, pkg sign.Package, jobs int) (bool, error) {
+func (s *signing) alreadySigned(ctx context.Context, pkg sign.Package, jobs int, progress func(files int, bytes int64)) (bool, error) {
 	m, malformed := pkg.Manifest()
 	if m == nil && malformed == nil {
 		return false, nil
 	}
 	if malformed == nil {
-		done, err := s.complete(ctx, pkg, m, jobs)
-		if err != nil || done {
-			return done, err
+		same, err := s.sameSignatures(ctx, pkg, m, jobs, progress)
+		if err != nil {
+			return false, err
+		}
+		if same {
+			return s.openPGP == nil || s.openPGP.Signed(pkg.OpenPGP()), nil
 		}
 	}
 	if s.force {
@@ -245,7 +256,9 @@ func (s *signing) alreadySigned(ctx context.Context, pkg sign.Package, jobs int)
 	return false, errors.New("it carries other file signatures, by another key or of another selection: use --force to replace them")
 }
 
-func (s *signing) complete(ctx context.Context, pkg sign.Package, m *sign.Manifest, jobs int) (bool, error) {
+// sameSignatures reports whether the file signatures that pkg carries are all that
+// signing would make, and no other.
+func (s *signing) sameSignatures(ctx context.Context, pkg sign.Package, m *sign.Manifest, jobs int, progress func(int, int64)) (bool, error) {
 	want, err := sign.Options{Hash: s.hash}.HashFor(pkg.Info())
 	if err != nil {
 		return false, err
@@ -253,10 +266,7 @@ func (s *signing) complete(ctx context.Context, pkg sign.Package, m *sign.Manife
 	if m.Statement != nil && (m.Statement.Hash != want || !m.Statement.Selection.Equal(s.selection)) {
 		return false, nil
 	}
-	if s.openPGP != nil && !s.openPGP.Signed(pkg.OpenPGP()) {
-		return false, nil
-	}
-	report, err := sign.Verify(ctx, pkg, s.trusted, sign.Options{Selection: s.selection, Jobs: jobs})
+	report, err := sign.Verify(ctx, pkg, s.trusted, sign.Options{Selection: s.selection, Jobs: jobs, Progress: progress})
 	if err != nil {
 		return false, err
 	}
@@ -270,8 +280,8 @@ func signatureTime() (time.Time, error) {
 	if epoch == "" {
 		return time.Now(), nil
 	}
-	var seconds int64
-	if _, err := fmt.Sscanf(epoch, "%d", &seconds); err != nil {
+	seconds, err := strconv.ParseInt(epoch, 10, 64)
+	if err != nil || seconds < 0 {
 		return time.Time{}, fmt.Errorf("SOURCE_DATE_EPOCH %q is no number of seconds", epoch)
 	}
 	return time.Unix(seconds, 0), nil

@@ -22,8 +22,10 @@ type target struct {
 	// within says that the user named a folder that holds the package, or a
 	// .changes that lists it, and not the package.
 	within bool
-	// changes is the .changes file that lists the package, if any.
-	changes *changesTarget
+	// changes are the .changes files that list the package.
+	changes []*changesTarget
+	err     error // why it cannot be worked on
+	place   int   // of the argument that it comes from
 }
 
 // targetFlags are the flags of every verb that works on packages.
@@ -33,7 +35,8 @@ type targetFlags struct {
 }
 
 func (f *targetFlags) addJobs(cmd *cobra.Command) {
-	cmd.Flags().IntVarP(&f.jobs, "jobs", "j", runtime.NumCPU(), "`number` of packages, and of signatures of a package, worked on at once")
+	cmd.Flags().IntVarP(&f.jobs, "jobs", "j", runtime.NumCPU(), "`N` packages, and N signatures of a package, are worked on at once (default all cores)")
+	cmd.Flags().Lookup("jobs").DefValue = "0" // the help must not depend on the machine
 }
 
 func (f *targetFlags) addOutput(cmd *cobra.Command) {
@@ -55,30 +58,32 @@ func isSourceName(name string) bool {
 
 // A worklist is what the arguments of a verb come to.
 type worklist struct {
-	targets []target
+	targets []*target
 	changes []*changesTarget
 }
 
 // expand turns the arguments into targets: packages, .changes files, and folders
 // with all that is beneath them. A package that a .changes lists belongs to it.
-// Nothing is named twice.
+// Nothing is named twice. An argument that cannot be looked at becomes a target
+// with an error, so that all others are tried.
 func (f *targetFlags) expand(out *output, args []string) (*worklist, error) {
-	e := &expansion{flags: f, out: out, seen: map[string]bool{}, dests: map[string]string{}}
+	if f.jobs < 1 {
+		return nil, fmt.Errorf("--jobs %d: at least 1 is needed", f.jobs)
+	}
+	e := &expansion{flags: f, out: out, seen: map[string]*target{}, dests: map[string]string{}}
 	for _, arg := range args {
 		info, err := os.Stat(arg)
-		if err != nil {
-			return nil, err
+		switch {
+		case err != nil:
+			e.broken(arg, err)
+		case info.IsDir():
+			e.folder(arg)
+		default:
+			e.file(arg, filepath.Base(arg), false)
 		}
-		if info.IsDir() {
-			if err := e.folder(arg); err != nil {
-				return nil, err
-			}
-			continue
-		}
-		e.file(arg, filepath.Base(arg), false)
 	}
 	// The .changes come first, so that what they list is worked on through them.
-	for _, c := range e.found {
+	for _, c := range slices.Clone(e.found) {
 		if c.changes {
 			if err := e.addChanges(c); err != nil {
 				return nil, err
@@ -87,11 +92,12 @@ func (f *targetFlags) expand(out *output, args []string) (*worklist, error) {
 	}
 	for _, c := range e.found {
 		if !c.changes {
-			if err := e.add(c.path, c.rel, c.within); err != nil {
+			if _, err := e.add(c); err != nil {
 				return nil, err
 			}
 		}
 	}
+	slices.SortStableFunc(e.list.targets, func(a, b *target) int { return a.place - b.place })
 	return &e.list, nil
 }
 
@@ -100,28 +106,39 @@ type expansion struct {
 	out   *output
 	found []candidate
 	list  worklist
-	seen  map[string]bool   // resolved paths
-	dests map[string]string // destination to source
+	seen  map[string]*target // by resolved path
+	dests map[string]string  // destination to source
+	place int
 }
 
+// A candidate is a file that looks like one to work on. rel is its path below
+// --output.
 type candidate struct {
 	path, rel       string
 	changes, within bool
+	place           int
 }
 
 // folder finds what is beneath dir. Symbolic links to files are followed, those
 // to folders are not.
-func (e *expansion) folder(dir string) error {
-	before := len(e.found)
-	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		if d.IsDir() || !isPackageName(path) && filepath.Ext(path) != ".changes" {
+func (e *expansion) folder(dir string) {
+	before := e.place
+	// The function returns no error but SkipDir, and so does WalkDir.
+	_ = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			e.broken(path, err)
+			return fs.SkipDir
+		case d.IsDir() || !isPackageName(path) && filepath.Ext(path) != ".changes":
 			return nil
 		}
-		if info, err := os.Stat(path); err != nil || !info.Mode().IsRegular() {
-			return err
+		info, err := os.Stat(path)
+		if err != nil {
+			e.broken(path, err)
+			return nil
+		}
+		if !info.Mode().IsRegular() {
+			return nil
 		}
 		if isSourceName(path) {
 			e.out.note("%s: skipped, a source package installs nothing", path)
@@ -129,40 +146,47 @@ func (e *expansion) folder(dir string) error {
 		}
 		rel, err := filepath.Rel(dir, path)
 		if err != nil {
-			return err
+			e.broken(path, err)
+			return nil
 		}
 		e.file(path, rel, true)
 		return nil
 	})
-	if err == nil && len(e.found) == before {
-		return fmt.Errorf("%s: no .deb, .udeb, .ddeb, .rpm or .changes file is in this folder", dir)
+	if e.place == before {
+		e.broken(dir, errors.New("no .deb, .udeb, .ddeb, .rpm or .changes file is in this folder"))
 	}
-	return err
 }
 
 func (e *expansion) file(path, rel string, within bool) {
-	e.found = append(e.found, candidate{path: path, rel: rel, changes: filepath.Ext(path) == ".changes", within: within})
+	e.place++
+	e.found = append(e.found, candidate{path, rel, filepath.Ext(path) == ".changes", within, e.place})
 }
 
-// add puts one package on the list.
-func (e *expansion) add(path, rel string, within bool) error {
-	real, err := filepath.EvalSymlinks(path)
+func (e *expansion) broken(path string, err error) {
+	e.place++
+	e.list.targets = append(e.list.targets, &target{path: path, dest: path, err: err, place: e.place})
+}
+
+// add puts one package on the list, unless it is there, and returns it.
+func (e *expansion) add(c candidate) (*target, error) {
+	real, err := filepath.EvalSymlinks(c.path)
+	if err == nil {
+		real, err = filepath.Abs(real)
+	}
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if real, err = filepath.Abs(real); err != nil {
-		return err
+	if t, ok := e.seen[real]; ok {
+		return t, nil
 	}
-	if e.seen[real] {
-		return nil
-	}
-	e.seen[real] = true
-	dest, err := e.dest(path, rel)
+	dest, err := e.dest(c.path, c.rel)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	e.list.targets = append(e.list.targets, target{path: path, dest: dest, within: within})
-	return nil
+	t := &target{path: c.path, dest: dest, within: c.within, place: c.place}
+	e.seen[real] = t
+	e.list.targets = append(e.list.targets, t)
+	return t, nil
 }
 
 // dest returns where the finished copy of path goes.
@@ -180,24 +204,27 @@ func (e *expansion) dest(path, rel string) (string, error) {
 
 // each runs work on every target, several at once, and returns the results in
 // the order of the targets. perPackage is how many jobs are left for one package.
-func (f *targetFlags) each(ctx context.Context, out *output, targets []target, work func(ctx context.Context, t target, jobs int, p *packageProgress) *result) []*result {
-	jobs := max(f.jobs, 1)
-	side := min(jobs, max(len(targets), 1))
-	perPackage := max(1, jobs/side)
+func (f *targetFlags) each(ctx context.Context, out *output, targets []*target, work func(ctx context.Context, t *target, jobs int, p *packageProgress) *result) []*result {
+	side := min(f.jobs, max(len(targets), 1))
+	perPackage := max(1, f.jobs/side)
 	results := make([]*result, len(targets))
-	progress := startProgress(out, targets)
+	progress := startProgress(out, len(targets))
 	next := make(chan int)
 	var workers sync.WaitGroup
 	for range side {
 		workers.Go(func() {
 			for i := range next {
-				p := progress.start(targets[i])
+				p := progress.start(targets[i].path)
 				results[i] = work(ctx, targets[i], perPackage, p)
 				p.finish(results[i])
 			}
 		})
 	}
 	for i := range targets {
+		if err := targets[i].err; err != nil {
+			results[i] = newResult(targets[i].path).fail(err)
+			continue
+		}
 		if ctx.Err() != nil {
 			results[i] = newResult(targets[i].path).fail(errNotReached)
 			continue

@@ -26,10 +26,10 @@ func newUnsignCommand() *cobra.Command {
 Takes the file signatures off each PKG (a package, a .changes file or a folder) and
 gives back the very bytes that the builder made. An unsigned package is left as it
 is.`) + "\n" + exitStatusHelp,
-		Example: strings.TrimSpace(`
-  imaseal unsign hello_2.10-3_amd64.deb
-  imaseal unsign --output original build/`),
-		Args: cobra.MinimumNArgs(1),
+		Example: examples(
+			`imaseal unsign hello_2.10-3_amd64.deb`,
+			`imaseal unsign --output original build/`),
+		Args: somePackages,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return runUnsign(cmd.Context(), o.out.open(cmd), &o, args)
 		},
@@ -50,15 +50,15 @@ func runUnsign(ctx context.Context, out *output, o *unsignOptions, args []string
 	if err := list.makeFolders(); err != nil {
 		return err
 	}
-	results := o.targets.each(ctx, out, list.targets, func(ctx context.Context, t target, jobs int, p *packageProgress) *result {
+	results := o.targets.each(ctx, out, list.targets, func(ctx context.Context, t *target, jobs int, p *packageProgress) *result {
 		return unsignOne(ctx, t)
 	})
 	return out.print(list.finishChanges(ctx, out, results, changesOptions{}))
 }
 
-func unsignOne(ctx context.Context, t target) *result {
+func unsignOne(ctx context.Context, t *target) *result {
 	r := newResult(t.path)
-	f, err := os.Open(t.path)
+	f, err := openRegular(t.path)
 	if err != nil {
 		return r.fail(err)
 	}
@@ -76,7 +76,7 @@ func unsignOne(ctx context.Context, t target) *result {
 		r.Action = "not signed"
 		if t.dest != t.path {
 			r.Output = t.dest
-			err = copyPackage(ctx, f, t)
+			err = copyFile(ctx, f, t.dest)
 		}
 	} else {
 		r.Action = "unsigned"

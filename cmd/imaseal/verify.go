@@ -5,7 +5,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 	"time"
 
@@ -37,13 +36,13 @@ every signature for a file that is not there, and in a .deb the statement that
 binds the signatures to the package. What should be signed is the selection that
 the package records, everything where it records none.
 
-Reasons: unsigned, unknown key ID, bad signature, digest mismatch, malformed, wrong
-byte order, zero digest, stray; openpgp for the signature over the whole package.
-A warning does not fail the package.`) + "\n" + exitStatusHelp,
-		Example: strings.TrimSpace(`
-  imaseal verify --cert keys/signing.crt hello_2.10-3_amd64.deb
-  imaseal verify --cert keys/signing.crt --ca keys/ca.crt --json build/`),
-		Args: cobra.MinimumNArgs(1),
+Reasons: unsigned, unknown key ID, bad signature, digest mismatch, malformed,
+wrong byte order, zero digest, stray; openpgp for the signature over the whole
+package. A warning does not fail the package.`) + "\n" + exitStatusHelp,
+		Example: examples(
+			`imaseal verify --cert keys/signing.crt hello_2.10-3_amd64.deb`,
+			`imaseal verify --cert keys/signing.crt --ca keys/ca.crt --json build/`),
+		Args: somePackages,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return runVerify(cmd.Context(), o.out.open(cmd), &o, args)
 		},
@@ -51,8 +50,9 @@ A warning does not fail the package.`) + "\n" + exitStatusHelp,
 	fl := cmd.Flags()
 	fl.StringArrayVar(&o.certs, "cert", nil, "trust the keys of the certificates in `FILE`, PEM or DER; may be repeated (required)")
 	fl.StringArrayVar(&o.cas, "ca", nil, "each certificate must be issued by one in `FILE`; may be repeated")
-	fl.StringArrayVar(&o.require, "require", nil, "demand signatures by `RULE`, all or exec, whatever the package records")
+	fl.StringArrayVar(&o.require, "require", nil, "demand signatures by `RULE`, all or exec, whatever the package records; may be repeated")
 	fl.StringVar(&o.keyring, "openpgp-keyring", "", "demand a whole-package OpenPGP signature by a key in `FILE`")
+	completeWith(cmd, "require", sign.SelectAll, sign.SelectExec)
 	o.targets.addJobs(cmd)
 	o.out.add(cmd)
 	if err := cmd.MarkFlagRequired("cert"); err != nil {
@@ -140,9 +140,9 @@ func loadTrusted(out *output, certFiles, caFiles []string) (*sign.TrustedKeys, e
 }
 
 // one verifies one package.
-func (v *verifying) one(ctx context.Context, t target, jobs int, p *packageProgress) *result {
+func (v *verifying) one(ctx context.Context, t *target, jobs int, p *packageProgress) *result {
 	r := newResult(t.path)
-	f, err := os.Open(t.path)
+	f, err := openRegular(t.path)
 	if err != nil {
 		return r.fail(err)
 	}
@@ -178,18 +178,29 @@ func (v *verifying) checkOpenPGP(pkg sign.Package, r *result) {
 		return
 	}
 	good := false
-	var problems []sign.Finding
+	var unknown []sign.Finding
 	for _, sig := range sigs {
-		if _, err := v.keyring.Verify(sig); err != nil {
-			problems = append(problems, sign.Finding{Path: sig.Where, Reason: sign.ReasonOpenPGP, Detail: err.Error()})
-			continue
+		finding := sign.Finding{Path: sig.Where, Reason: sign.ReasonOpenPGP}
+		info, err := v.keyring.Verify(sig)
+		switch {
+		case err == nil:
+			good = true
+			if info.Warning != "" {
+				finding.Reason, finding.Detail = sign.ReasonWarning, info.Warning
+				r.find(finding)
+			}
+		case sig.Cleartext || errors.Is(err, keys.ErrUnknownOpenPGPKey):
+			finding.Detail = err.Error()
+			unknown = append(unknown, finding)
+		default:
+			finding.Detail = err.Error()
+			r.find(finding)
 		}
-		good = true
 	}
-	for _, p := range problems {
+	for _, f := range unknown {
 		if good {
-			p.Reason = sign.ReasonWarning
+			f.Reason = sign.ReasonWarning
 		}
-		r.find(p)
+		r.find(f)
 	}
 }
