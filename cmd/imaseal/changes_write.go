@@ -32,7 +32,8 @@ func (l *worklist) finishChanges(ctx context.Context, out *output, results []*re
 		r := t.result()
 		results = append(results, r)
 		if len(t.problems) > 0 {
-			r.fail(errors.New("the files are not those that it lists, so nothing was done: build again, or name the packages themselves"))
+			first := t.problems[0]
+			r.fail(fmt.Errorf("the files are not those that it lists, so nothing was done (%s: %s): build again, or name the packages themselves", first.Path, first.Detail))
 		}
 		complete, changed := ctx.Err() == nil, false
 		for name, p := range t.packages {
@@ -60,7 +61,7 @@ func (l *worklist) finishChanges(ctx context.Context, out *output, results []*re
 // result starts the result for the .changes file itself, with what did not fit.
 func (t *changesTarget) result() *result {
 	r := newResult(t.path)
-	r.Package, r.Format, r.Action = filepath.Base(t.path), formatChanges, "ok"
+	r.Package, r.Format = filepath.Base(t.path), formatChanges
 	if t.err != nil {
 		return r.fail(t.err)
 	}

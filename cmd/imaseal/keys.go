@@ -79,7 +79,7 @@ func runKeysInit(cmd *cobra.Command, o *keysInitOptions) error {
 			return fmt.Errorf("%w; or use --no-passphrase", err)
 		}
 	}
-	made, err := keys.Init(keys.InitOptions{
+	made, err := keys.Init(cmd.Context(), keys.InitOptions{
 		Dir: o.dir, CADir: o.caDir, Type: o.keyType, Name: o.name, Days: o.days,
 		Passphrase: passphrase, CAPassphrase: source, Now: time.Now(),
 	})

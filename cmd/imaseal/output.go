@@ -85,6 +85,9 @@ const (
 // formatChanges is the format of a .changes file.
 const formatChanges = "changes"
 
+// actionVerified is what verify did; what came of it is the verdict.
+const actionVerified = "verified"
+
 // newResult starts the result for the package at path.
 func newResult(path string) *result {
 	return &result{Path: path, Verdict: verdictOK, KeyIDs: []string{}, Findings: []found{}}
@@ -126,7 +129,7 @@ func (r *result) find(f sign.Finding) {
 
 // outcome is the word for what came of the package.
 func (r *result) outcome() string {
-	if r.Verdict != verdictOK {
+	if r.Verdict != verdictOK || r.Action == actionVerified {
 		return r.Verdict
 	}
 	return r.Action

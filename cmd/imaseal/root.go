@@ -42,13 +42,13 @@ func newRootCommand() *cobra.Command {
 		Short: "Sign every file of .deb and RPM packages for the kernel's IMA-appraisal",
 		Long: strings.TrimSpace(`
 imaseal signs the files inside .deb and RPM packages, so that a Linux kernel with
-IMA-appraisal runs them and refuses everything that was changed.
-
-  imaseal keys init --dir keys          a CA and a signing key
-  imaseal sign --key keys/signing.key --cert keys/signing.crt build/
-  imaseal verify --cert keys/signing.crt build/
-  imaseal inspect build/hello_2.10-3_amd64.deb
-  imaseal unsign build/`) + "\n" + exitStatusHelp,
+IMA-appraisal runs them and refuses everything that was changed.`) + "\n" + exitStatusHelp,
+		Example: examples(
+			`imaseal keys init --dir keys --no-passphrase`,
+			`imaseal sign --key keys/signing.key --cert keys/signing.crt build/`,
+			`imaseal verify --cert keys/signing.crt build/`,
+			`imaseal inspect build/hello_2.10-3_amd64.deb`,
+			`imaseal unsign build/`),
 		SilenceUsage:      true,
 		SilenceErrors:     true,
 		DisableAutoGenTag: true,

@@ -238,12 +238,13 @@ func (s *signing) alreadySigned(ctx context.Context, pkg sign.Package, jobs int,
 	if m == nil && malformed == nil {
 		return false, nil
 	}
+	differs := ""
 	if malformed == nil {
-		same, err := s.sameSignatures(ctx, pkg, m, jobs, progress)
-		if err != nil {
+		var err error
+		if differs, err = s.difference(ctx, pkg, m, jobs, progress); err != nil {
 			return false, err
 		}
-		if same {
+		if differs == "" {
 			return s.openPGP == nil || s.openPGP.Signed(pkg.OpenPGP()), nil
 		}
 	}
@@ -253,24 +254,32 @@ func (s *signing) alreadySigned(ctx context.Context, pkg sign.Package, jobs int,
 	if malformed != nil {
 		return false, fmt.Errorf("it carries malformed file signatures (%w): use --force to replace them", malformed)
 	}
-	return false, errors.New("it carries other file signatures, by another key or of another selection: use --force to replace them")
+	return false, fmt.Errorf("it carries other file signatures (%s): use --force to replace them", differs)
 }
 
-// sameSignatures reports whether the file signatures that pkg carries are all that
-// signing would make, and no other.
-func (s *signing) sameSignatures(ctx context.Context, pkg sign.Package, m *sign.Manifest, jobs int, progress func(int, int64)) (bool, error) {
+// difference returns the first thing in which the file signatures that pkg carries
+// are not just what signing would make; nothing where they are.
+func (s *signing) difference(ctx context.Context, pkg sign.Package, m *sign.Manifest, jobs int, progress func(int, int64)) (string, error) {
 	want, err := sign.Options{Hash: s.hash}.HashFor(pkg.Info())
 	if err != nil {
-		return false, err
+		return "", err
 	}
 	if m.Statement != nil && (m.Statement.Hash != want || !m.Statement.Selection.Equal(s.selection)) {
-		return false, nil
+		return "package statement: another hash or selection", nil
 	}
 	report, err := sign.Verify(ctx, pkg, s.trusted, sign.Options{Selection: s.selection, Jobs: jobs, Progress: progress})
 	if err != nil {
-		return false, err
+		return "", err
 	}
-	return report.OK() && report.Extra == 0, nil
+	for _, f := range report.Findings {
+		if f.Bad() {
+			return fmt.Sprintf("%s: %s%s", f.Path, f.Reason, prefixed(": ", f.Detail)), nil
+		}
+	}
+	if report.Extra > 0 {
+		return fmt.Sprintf("of files that are not selected: %d", report.Extra), nil
+	}
+	return "", nil
 }
 
 // signatureTime is the time that OpenPGP signatures state: SOURCE_DATE_EPOCH where

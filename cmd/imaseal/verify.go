@@ -92,7 +92,11 @@ func runVerify(ctx context.Context, out *output, o *verifyOptions, args []string
 	list.checkChanges(ctx, nil)
 	results := o.targets.each(ctx, out, list.targets, v.one)
 	for _, c := range list.changes {
-		results = append(results, c.result())
+		r := c.result()
+		if c.err == nil {
+			r.Action = actionVerified
+		}
+		results = append(results, r)
 	}
 	return out.print(results)
 }
@@ -155,7 +159,7 @@ func (v *verifying) one(ctx context.Context, t *target, jobs int, p *packageProg
 	if err != nil {
 		return r.fail(err)
 	}
-	r.Action = "ok"
+	r.Action = actionVerified
 	r.describe(pkg.Info())
 	p.expect(pkg.Info().InstalledSize)
 	report, err := sign.Verify(ctx, pkg, v.trusted, sign.Options{Selection: v.require, Jobs: jobs, Progress: p.add})
