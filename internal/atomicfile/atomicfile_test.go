@@ -182,7 +182,12 @@ func TestWriteRefuses(t *testing.T) {
 				t.Fatal(err)
 			}
 			before := names(t, dir)
-			err := Write(t.Context(), test.path, content("new"), test.o)
+			err := Write(t.Context(), test.path, func(f *os.File) error {
+				if !test.o.NoReplace {
+					t.Error("it was only refused after the work")
+				}
+				return content("new")(f)
+			}, test.o)
 			if err == nil {
 				t.Fatal("it was replaced")
 			}

@@ -14,6 +14,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"strings"
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
@@ -78,41 +80,65 @@ func isLzma(head []byte) bool {
 // NewReader returns a reader of the decompressed r. The caller must close it; r is
 // left open. An error names the format.
 func NewReader(r io.Reader, f Format) (io.ReadCloser, error) {
-	body, err := open(r, f)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", f, err)
-	}
-	return &reader{format: f, body: body}, nil
+	return start(f, func() (io.ReadCloser, error) { return open(r, f) })
 }
 
 // NewReaderAt is [NewReader] for size bytes of r, which up to jobs threads or a
-// program may decompress where that is faster. The caller must close the reader
-// also after an error: until then r is read.
+// program may decompress where that is faster. The caller must close the reader:
+// until then r is read. It is an error that r has become shorter.
 func NewReaderAt(r io.ReaderAt, size int64, f Format, jobs int) (io.ReadCloser, error) {
-	if f != Xz {
-		return NewReader(io.NewSectionReader(r, 0, size), f)
+	return start(f, func() (io.ReadCloser, error) {
+		if f == Xz {
+			return newXzAt(r, size, jobs)
+		}
+		return open(newSection(r, 0, size), f)
+	})
+}
+
+func start(f Format, open func() (io.ReadCloser, error)) (_ io.ReadCloser, err error) {
+	defer recovered(f, &err)
+	body, err := open()
+	if err == io.EOF { // of a header
+		err = io.ErrUnexpectedEOF
 	}
-	body, err := newXzAt(r, size, jobs)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", f, err)
+		return nil, named(f, err)
 	}
 	return &reader{format: f, body: body}, nil
 }
 
+// open returns a reader that gives the error of r rather than what the decoder made
+// of it, which may even be the end of the stream.
 func open(r io.Reader, f Format) (io.ReadCloser, error) {
+	src := &source{r: r}
+	body, err := newDecoder(src, f)
+	if src.err != nil {
+		err = src.err
+	}
+	if err != nil {
+		if body != nil {
+			body.Close()
+		}
+		return nil, err
+	}
+	return &sourced{body, src}, nil
+}
+
+func newDecoder(r io.Reader, f Format) (io.ReadCloser, error) {
 	switch f {
 	case None:
 		return io.NopCloser(r), nil
 	case Gzip:
-		return gzip.NewReader(r)
-	case Bzip2:
-		return newBzip2(r), nil
-	case Zstd:
-		d, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxWindow))
+		z, err := gzip.NewReader(r)
 		if err != nil {
-			return nil, err
+			return nil, err // z is a nil pointer, which in an interface is not nil
 		}
-		return d.IOReadCloser(), nil
+		return z, nil
+	case Bzip2:
+		// The library refuses junk after the stream.
+		return io.NopCloser(bzip2.NewReader(r)), nil
+	case Zstd:
+		return newZstd(r)
 	case Xz:
 		return newXz(r)
 	case Lzma:
@@ -121,15 +147,27 @@ func open(r io.Reader, f Format) (io.ReadCloser, error) {
 	return nil, errors.New("not a known compression format")
 }
 
-// newBzip2 leaves junk after the stream to the library, which refuses what is no
-// further stream.
-func newBzip2(r io.Reader) io.ReadCloser { return io.NopCloser(bzip2.NewReader(r)) }
+// newZstd refuses nothing at all, which the library takes for no frames.
+func newZstd(r io.Reader) (io.ReadCloser, error) {
+	in := bufio.NewReaderSize(r, 64<<10)
+	if _, err := in.Peek(1); err != nil {
+		return nil, err
+	}
+	d, err := zstd.NewReader(in, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxWindow))
+	if err != nil {
+		return nil, err
+	}
+	return d.IOReadCloser(), nil
+}
 
 func newLzma(r io.Reader) (io.ReadCloser, error) {
 	in := bufio.NewReaderSize(r, 64<<10)
 	head, err := in.Peek(HeadSize)
 	if err != nil {
-		return nil, io.ErrUnexpectedEOF
+		return nil, err
+	}
+	if !isLzma(head) {
+		return nil, errors.New("this is no header of the format")
 	}
 	if d := binary.LittleEndian.Uint32(head[1:]); d > maxDictionary {
 		return nil, fmt.Errorf("a dictionary of %d bytes is declared, at most %d are taken", d, maxDictionary)
@@ -162,29 +200,46 @@ type reader struct {
 	format Format
 	body   io.ReadCloser
 	err    error
+	closed bool
 }
 
 func (r *reader) Read(p []byte) (n int, err error) {
 	if r.err != nil {
 		return 0, r.err
 	}
-	defer func() {
-		// The libraries decode hostile bytes; none of them is known to panic, and
-		// if one does the package is refused.
-		if cause := recover(); cause != nil {
-			n, r.err = 0, fmt.Errorf("%s: the decoder failed: %v", r.format, cause)
-			err = r.err
-		}
-	}()
+	defer func() { r.err = err }()
+	defer recovered(r.format, &err)
 	n, err = r.body.Read(p)
 	if err != nil && err != io.EOF {
-		err = fmt.Errorf("%s: %w", r.format, err)
+		err = named(r.format, err)
 	}
-	r.err = err
 	return n, err
 }
 
-func (r *reader) Close() error { return r.body.Close() }
+func (r *reader) Close() error {
+	if r.closed {
+		return nil
+	}
+	r.closed = true
+	r.err = named(r.format, os.ErrClosed)
+	return r.body.Close()
+}
+
+// recovered is to be deferred. The libraries decode hostile bytes; none of them is
+// known to panic, and if one does the package is refused.
+func recovered(f Format, err *error) {
+	if cause := recover(); cause != nil {
+		*err = fmt.Errorf("%s: the decoder failed: %v", f, cause)
+	}
+}
+
+// named puts the format before an error that does not begin with it.
+func named(f Format, err error) error {
+	if strings.HasPrefix(err.Error(), string(f)+": ") {
+		return err
+	}
+	return fmt.Errorf("%s: %w", f, err)
+}
 
 // Limit returns a reader of r that fails, rather than ends, after n bytes. what
 // names the thing in the error.
@@ -201,7 +256,7 @@ func (l *limited) Read(p []byte) (int, error) {
 	if l.left < 0 {
 		return 0, l.tooLong()
 	}
-	if int64(len(p)) > l.left+1 {
+	if int64(len(p)) > l.left { // one more than may be tells too much from the end
 		p = p[:l.left+1]
 	}
 	n, err := l.r.Read(p)

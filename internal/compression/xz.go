@@ -3,7 +3,7 @@ package compression
 import (
 	"bufio"
 	"io"
-	"os"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -29,7 +29,9 @@ const (
 	// big.
 	parallelSize = 2 << 20
 	// pooledDictionary is the largest dictionary, that of xz -6, that is kept for the
-	// next stream.
+	// next stream. Of a stream that is not read by its index the first block counts:
+	// a later one with a larger dictionary is rare, and a pool is emptied by the
+	// garbage collector.
 	pooledDictionary = 8 << 20
 )
 
@@ -62,65 +64,97 @@ type pooledXz struct {
 }
 
 func newXz(r io.Reader) (io.ReadCloser, error) {
-	in := bufio.NewReaderSize(r, 64<<10)
+	in := bufio.NewReaderSize(newXzWalk(r), 64<<10)
 	// Whatever is wrong with the head, the decoder says it better.
 	head, _ := in.Peek(xzHeaderSize + maxBlockHeader)
 	d, err := xzDictionary(head[min(xzHeaderSize, len(head)):])
 	p := &pooledXz{xzReaders.Get().(*xz.Reader), err == nil && d <= pooledDictionary}
 	if err := p.z.Reset(in); err != nil {
-		p.Close()
 		return nil, err
 	}
 	return p, nil
 }
 
 func (p *pooledXz) Read(b []byte) (int, error) {
-	if p.z == nil {
-		return 0, os.ErrClosed
-	}
-	return p.z.Read(b)
+	keep := p.keep
+	p.keep = false // a decoder that panics or fails is used no more
+	n, err := p.z.Read(b)
+	p.keep = keep && (err == nil || err == io.EOF)
+	return n, err
 }
 
 func (p *pooledXz) Close() error {
-	if p.z != nil && p.keep {
+	if p.keep {
 		putXz(p.z)
 	}
-	p.z = nil
+	p.keep = false // nobody gets it twice
 	return nil
 }
 
 // newXzAt reads size bytes of r with up to jobs threads, the fastest way that there
-// is.
+// is. All ways must give the same bytes and refuse the same files. So only a plain
+// stream is read in another way than block after block: of filters, for one, the xz
+// program knows some that the decoder here does not.
 func newXzAt(r io.ReaderAt, size int64, jobs int) (io.ReadCloser, error) {
-	if jobs < 2 || size < parallelSize || !parallel.CompareAndSwap(false, true) {
-		return newXz(io.NewSectionReader(r, 0, size))
+	if jobs < 2 || size < parallelSize {
+		return open(newSection(r, 0, size), Xz)
 	}
-	body, err := newXzChild(r, size, jobs, func() (io.ReadCloser, error) { return newXzInGo(r, size, jobs) })
+	return newXzBig(r, size, jobs)
+}
+
+func newXzBig(r io.ReaderAt, size int64, jobs int) (io.ReadCloser, error) {
+	serial := func() (io.ReadCloser, error) { return open(newSection(r, 0, size), Xz) }
+	x, err := readXzIndex(r, size)
+	if err != nil || x.dictionary > maxDictionary || !parallel.CompareAndSwap(false, true) {
+		return serial()
+	}
+	inGo := func() (io.ReadCloser, error) {
+		if b := newXzBlocks(r, x, jobs); b != nil {
+			return b, nil
+		}
+		return serial()
+	}
+	body, err := newXzChild(r, size, x.total, jobs, inGo)
 	if err != nil {
 		parallel.Store(false)
 		return nil, err
 	}
-	return &parallelXz{ReadCloser: body}, nil
+	return newParallelXz(body), nil
 }
 
-// newXzInGo is newXzAt without the program.
-func newXzInGo(r io.ReaderAt, size int64, jobs int) (io.ReadCloser, error) {
-	if b := newXzBlocks(r, size, jobs); b != nil {
-		return b, nil
-	}
-	return newXz(io.NewSectionReader(r, 0, size))
-}
-
-// A parallelXz frees the place of the one parallel stream when it is closed.
+// A parallelXz frees the place of the one parallel stream as soon as nothing is read
+// any more: at the end, after an error, when it is closed, and when somebody forgot
+// that.
 type parallelXz struct {
-	io.ReadCloser
-	once sync.Once
+	body      io.ReadCloser
+	closed    bool
+	forgotten runtime.Cleanup
 }
 
-func (p *parallelXz) Close() (err error) {
-	p.once.Do(func() {
-		err = p.ReadCloser.Close()
-		parallel.Store(false)
-	})
-	return err
+func newParallelXz(body io.ReadCloser) *parallelXz {
+	p := &parallelXz{body: body}
+	p.forgotten = runtime.AddCleanup(p, closeParallel, body)
+	return p
+}
+
+func closeParallel(body io.ReadCloser) {
+	body.Close()
+	parallel.Store(false)
+}
+
+func (p *parallelXz) Read(b []byte) (int, error) {
+	n, err := p.body.Read(b)
+	if err != nil {
+		p.Close()
+	}
+	return n, err
+}
+
+func (p *parallelXz) Close() error {
+	if !p.closed {
+		p.closed = true
+		p.forgotten.Stop()
+		closeParallel(p.body)
+	}
+	return nil
 }

@@ -3,6 +3,7 @@ package compression
 import (
 	"fmt"
 	"io"
+	"os"
 	"sync"
 
 	"github.com/mikelolasagasti/xz"
@@ -24,7 +25,6 @@ type xzBlocks struct {
 	index *xzIndex
 	next  int              // the next block to start
 	queue []<-chan xzPiece // of the blocks that were started, in order
-	busy  chan struct{}    // a place for each worker
 	free  chan []byte      // buffers to be used again
 	stop  chan struct{}    // closed by Close
 	alive sync.WaitGroup   // of the workers
@@ -41,10 +41,9 @@ type xzPiece struct {
 }
 
 // newXzBlocks returns nil for a stream that can't be decoded so, or not within
-// blocksMemory: one block, an odd index, blocks or dictionaries that are too large.
-func newXzBlocks(src io.ReaderAt, size int64, jobs int) *xzBlocks {
-	x, err := readXzIndex(src, size)
-	if err != nil || len(x.blocks) < 2 || x.largest > blocksMemory || x.dictionary > blocksMemory {
+// blocksMemory: one block, or blocks or dictionaries that are too large.
+func newXzBlocks(src io.ReaderAt, x *xzIndex, jobs int) *xzBlocks {
+	if x.largest > blocksMemory || x.dictionary > blocksMemory {
 		return nil
 	}
 	flight := min(int64(jobs), int64(len(x.blocks)), blocksMemory/max(1, x.largest+x.dictionary))
@@ -53,7 +52,6 @@ func newXzBlocks(src io.ReaderAt, size int64, jobs int) *xzBlocks {
 	}
 	b := &xzBlocks{
 		src: src, index: x,
-		busy: make(chan struct{}, jobs),
 		free: make(chan []byte, flight*(x.largest/pieceSize+2)),
 		stop: make(chan struct{}),
 	}
@@ -75,8 +73,6 @@ func (b *xzBlocks) start() {
 	out := make(chan xzPiece, block.size/pieceSize+2)
 	b.queue = append(b.queue, out)
 	b.alive.Go(func() {
-		b.busy <- struct{}{}
-		defer func() { <-b.busy }()
 		err := b.decode(block, out)
 		if err != nil {
 			out <- xzPiece{err: fmt.Errorf("block %d at offset %d: %w", number, block.at, err)}
@@ -93,13 +89,13 @@ func (b *xzBlocks) decode(block xzBlock, out chan<- xzPiece) (err error) {
 		}
 	}()
 	z := xzReaders.Get().(*xz.Reader)
-	if err := z.Reset(b.index.alone(b.src, block)); err != nil {
+	if err := z.Reset(newXzWalk(b.index.alone(b.src, block))); err != nil {
 		return err
 	}
 	for left := block.size; ; {
 		select {
 		case <-b.stop:
-			return io.ErrClosedPipe
+			return os.ErrClosed
 		default:
 		}
 		var buf []byte
@@ -108,24 +104,33 @@ func (b *xzBlocks) decode(block xzBlock, out chan<- xzPiece) (err error) {
 		default:
 			buf = make([]byte, pieceSize)
 		}
-		n, err := io.ReadFull(z, buf)
+		n, err := fill(z, buf)
 		if left -= int64(n); left < 0 {
 			return xz.ErrData
 		}
 		if n > 0 {
 			out <- xzPiece{buf: buf[:n]}
 		}
-		switch err {
-		case nil:
-		case io.EOF, io.ErrUnexpectedEOF:
+		if err == io.EOF {
 			if b.index.dictionary <= pooledDictionary {
 				putXz(z)
 			}
 			return nil
-		default:
+		}
+		if err != nil {
 			return err
 		}
 	}
+}
+
+// fill is io.ReadFull that tells the end of r from an io.ErrUnexpectedEOF of r's own.
+func fill(r io.Reader, p []byte) (n int, err error) {
+	for n < len(p) && err == nil {
+		var m int
+		m, err = r.Read(p[n:])
+		n += m
+	}
+	return n, err
 }
 
 func (b *xzBlocks) Read(p []byte) (int, error) {
@@ -161,6 +166,6 @@ func (b *xzBlocks) Read(p []byte) (int, error) {
 func (b *xzBlocks) Close() error {
 	close(b.stop)
 	b.alive.Wait()
-	b.queue, b.piece, b.err = nil, nil, io.ErrClosedPipe
+	b.queue, b.piece, b.err = nil, nil, os.ErrClosed
 	return nil
 }

@@ -14,15 +14,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const (
-	// childMemory makes the program use fewer threads rather than more memory. Two
-	// threads on blocks of xz -6, 24 MiB each, fit.
-	childMemory = 100 << 20
-	// childDictionary is the program's limit where one thread is too much for
-	// childMemory. It counts the dictionary and some 70 KiB, and the next larger
-	// dictionary after maxDictionary is half as large again.
-	childDictionary = maxDictionary + 4<<20
-)
+// childMemory bounds the program's memory in bytes. It then rather uses fewer
+// threads, and one thread with a dictionary of maxDictionary always fits; two
+// threads on blocks of xz -6, 24 MiB each, do as well.
+const childMemory = 100 << 20
 
 // An xzChild is an xz stream decoded by the xz program. The bytes of the stream go
 // to it through a pipe, and its exit status is looked at before the end is believed.
@@ -33,15 +28,17 @@ type xzChild struct {
 	stderr bytes.Buffer
 	waited bool
 
-	any      bool                          // something was read from it
+	read, want int64 // bytes that it wrote, and that the index declares
+
 	fallback func() (io.ReadCloser, error) // the decoder in Go
 	instead  io.ReadCloser
 }
 
-// newXzChild starts the xz program on size bytes of r, with at most jobs threads.
+// newXzChild starts the xz program on size bytes of r, with at most jobs threads. It
+// must write want bytes.
 // Where the program is missing, or fails before its first byte (one that is too old
 // does not know all the options), fallback decodes.
-func newXzChild(r io.ReaderAt, size int64, jobs int, fallback func() (io.ReadCloser, error)) (io.ReadCloser, error) {
+func newXzChild(r io.ReaderAt, size, want int64, jobs int, fallback func() (io.ReadCloser, error)) (io.ReadCloser, error) {
 	program, err := exec.LookPath("xz")
 	if err != nil {
 		return fallback()
@@ -53,9 +50,8 @@ func newXzChild(r io.ReaderAt, size int64, jobs int, fallback func() (io.ReadClo
 	defer in.Close()
 	// Fewer switches; refused it is as good.
 	unix.FcntlInt(in.Fd(), unix.F_SETPIPE_SZ, 1<<20)
-	c := &xzChild{out: out, fallback: fallback, in: &source{r: io.NewSectionReader(r, 0, size)}}
-	c.cmd = exec.Command(program, "--format=xz", "--decompress", "--stdout", fmt.Sprintf("--threads=%d", jobs),
-		fmt.Sprintf("--memlimit-mt-decompress=%d", childMemory), fmt.Sprintf("--memlimit-decompress=%d", childDictionary))
+	c := &xzChild{out: out, want: want, fallback: fallback, in: &source{r: newSection(r, 0, size)}}
+	c.cmd = exec.Command(program, childOptions(jobs)...)
 	c.cmd.Env = childEnvironment(os.Environ())
 	c.cmd.Stdin = c.in
 	c.cmd.Stdout = in
@@ -68,6 +64,14 @@ func newXzChild(r io.ReaderAt, size int64, jobs int, fallback func() (io.ReadClo
 		return fallback()
 	}
 	return c, nil
+}
+
+func childOptions(jobs int) []string {
+	return []string{
+		"--format=xz", "--decompress", "--stdout", fmt.Sprintf("--threads=%d", jobs),
+		// The second limits the first as well.
+		fmt.Sprintf("--memlimit-mt-decompress=%d", childMemory), fmt.Sprintf("--memlimit-decompress=%d", childMemory),
+	}
 }
 
 // childEnvironment drops options of the user's, such as a memory limit, and asks
@@ -83,11 +87,14 @@ func (c *xzChild) Read(p []byte) (int, error) {
 	if c.instead != nil {
 		return c.instead.Read(p)
 	}
-	if c.waited || len(p) == 0 {
-		return 0, nil
+	if c.waited {
+		return 0, os.ErrClosed
 	}
 	n, err := c.out.Read(p)
-	c.any = c.any || n > 0
+	c.read += int64(n)
+	if c.read > c.want {
+		return 0, fmt.Errorf("the xz program wrote more than the %d bytes of the index", c.want)
+	}
 	if err != io.EOF {
 		return n, err
 	}
@@ -95,11 +102,11 @@ func (c *xzChild) Read(p []byte) (int, error) {
 	failed := c.cmd.Wait()
 	switch {
 	case c.in.err != nil: // the program saw no more than a stream that ends early
-		return n, c.in.err
-	case failed == nil:
-		return n, io.EOF
-	case c.any:
-		return n, c.failure(failed)
+		return 0, c.in.err
+	case failed == nil && c.read == c.want:
+		return 0, io.EOF
+	case c.read > 0:
+		return 0, c.failure(failed)
 	}
 	if c.instead, err = c.fallback(); err != nil {
 		return 0, err
@@ -107,40 +114,33 @@ func (c *xzChild) Read(p []byte) (int, error) {
 	return c.instead.Read(p)
 }
 
-// failure prefers the program's own words to its exit status.
+// failure prefers the first line of the program's own words to its exit status.
 func (c *xzChild) failure(err error) error {
-	text := strings.TrimSpace(strings.TrimPrefix(c.stderr.String(), "xz: (stdin): "))
-	if text == "" {
+	text, _, _ := strings.Cut(c.stderr.String(), "\n")
+	text = strings.TrimPrefix(text, "xz: (stdin): ")
+	switch {
+	case err == nil:
+		return fmt.Errorf("the xz program wrote %d of the %d bytes of the index", c.read, c.want)
+	case text == "":
 		return fmt.Errorf("the xz program failed: %w", err)
 	}
 	return errors.New(text)
 }
 
-// Close ends the program, wherever it is.
+// Close ends the program, wherever it is, and what it may have started: xz can be a
+// script.
 func (c *xzChild) Close() error {
 	if !c.waited {
 		c.waited = true
-		c.cmd.Process.Kill()
-		c.cmd.Wait() // it was killed: no news
+		unix.Kill(-c.cmd.Process.Pid, unix.SIGKILL)
+		c.out.Close() // lets go of who got away
+		c.cmd.Wait()  // it was killed: no news
+		return nil
 	}
 	if c.instead != nil {
-		return errors.Join(c.instead.Close(), c.out.Close())
+		c.instead.Close()
 	}
 	return c.out.Close()
-}
-
-// A source remembers why reading the stream failed.
-type source struct {
-	r   io.Reader
-	err error
-}
-
-func (s *source) Read(p []byte) (int, error) {
-	n, err := s.r.Read(p)
-	if err != nil && err != io.EOF {
-		s.err = err
-	}
-	return n, err
 }
 
 // A limitedBuffer keeps the first few lines.

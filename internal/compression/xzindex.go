@@ -6,6 +6,7 @@ import (
 	"errors"
 	"hash/crc32"
 	"io"
+	"math"
 )
 
 // The xz file format, https://tukaani.org/xz/xz-file-format.txt: a stream is a
@@ -15,6 +16,7 @@ const (
 	xzMagic      = "\xfd7zXZ\x00"
 	xzFooterEnd  = "YZ"
 	xzHeaderSize = 12 // of a stream's header, and of its footer
+	minIndex     = 8  // that of no blocks: a zero byte, the count, padding, a sum
 	// maxIndex bounds what is read of an index: some 8,000 blocks, 190 GiB at -6.
 	maxIndex = 64 << 10
 	// maxBlockHeader is what the format's one byte of size can say.
@@ -38,9 +40,9 @@ func (b xzBlock) stored() int64 { return (b.unpadded + 3) &^ 3 }
 type xzIndex struct {
 	flags  [2]byte // of the stream: the kind of check
 	blocks []xzBlock
-	// largest is the largest decompressed size of a block in bytes, dictionary the
-	// largest dictionary.
-	largest, dictionary int64
+	// total is the decompressed size of all blocks in bytes, largest that of the
+	// largest, dictionary the largest dictionary.
+	total, largest, dictionary int64
 }
 
 // errOddXz says that a file is not what readXzIndex reads, and may still be good.
@@ -51,7 +53,7 @@ var errOddXz = errors.New("not a single plain stream")
 // side from header to index.
 func readXzIndex(r io.ReaderAt, size int64) (*xzIndex, error) {
 	var head, foot [xzHeaderSize]byte
-	if size < 2*xzHeaderSize+8 || size%4 != 0 {
+	if size < 2*xzHeaderSize+minIndex || size%4 != 0 {
 		return nil, errOddXz
 	}
 	if err := readFullAt(r, head[:], 0); err != nil {
@@ -67,7 +69,7 @@ func readXzIndex(r io.ReaderAt, size int64) (*xzIndex, error) {
 	}
 	length := (int64(binary.LittleEndian.Uint32(foot[4:])) + 1) * 4
 	start := size - xzHeaderSize - length
-	if length > maxIndex || start < xzHeaderSize {
+	if length < minIndex || length > maxIndex || start < xzHeaderSize {
 		return nil, errOddXz
 	}
 	index := make([]byte, length)
@@ -98,11 +100,12 @@ func (x *xzIndex) parse(index []byte, end int64) error {
 		var ok1, ok2 bool
 		b.unpadded, ok1 = cutXzInt(&rest)
 		b.size, ok2 = cutXzInt(&rest)
-		// The subtraction can't overflow, as an addition of declared sizes might.
-		if !ok1 || !ok2 || b.unpadded < 5 || b.unpadded > end-at || b.stored() > end-at {
+		// The subtractions can't overflow, as additions of declared sizes might.
+		if !ok1 || !ok2 || b.unpadded < 5 || b.unpadded > end-at || b.stored() > end-at || b.size > math.MaxInt64-x.total {
 			return errOddXz
 		}
 		at += b.stored()
+		x.total += b.size
 		x.largest = max(x.largest, b.size)
 		x.blocks = append(x.blocks, b)
 	}
@@ -169,7 +172,7 @@ func (x *xzIndex) alone(r io.ReaderAt, b xzBlock) io.Reader {
 	foot = append(foot, x.flags[:]...)
 	tail := binary.LittleEndian.AppendUint32(index, crc32.ChecksumIEEE(foot))
 	tail = append(append(tail, foot...), xzFooterEnd...)
-	return io.MultiReader(bytes.NewReader(head[:]), io.NewSectionReader(r, b.at, b.stored()), bytes.NewReader(tail))
+	return io.MultiReader(bytes.NewReader(head[:]), newSection(r, b.at, b.stored()), bytes.NewReader(tail))
 }
 
 func xzStreamHeader(flags [2]byte) (head [xzHeaderSize]byte) {
