@@ -65,8 +65,9 @@ const (
 // Init makes a CA (keyCertSign only) and a signing key with a certificate that it
 // issues (digitalSignature only): the files ca.key and ca.crt in CADir;
 // signing.key, signing.crt and signing.der in Dir. Keys are PKCS #8 PEM, mode
-// 0600. It refuses to overwrite a file, and leaves none behind when it fails.
-func Init(o InitOptions) (*InitResult, error) {
+// 0600. It refuses to overwrite a file, and leaves none behind when it fails or ctx
+// is cancelled.
+func Init(ctx context.Context, o InitOptions) (*InitResult, error) {
 	if err := o.complete(); err != nil {
 		return nil, err
 	}
@@ -82,17 +83,20 @@ func Init(o InitOptions) (*InitResult, error) {
 	var files newFiles
 	var ca *authority
 	if r.CAFound {
-		ca, err = o.loadCA(r)
+		ca, err = o.loadCA(ctx, r)
 	} else {
 		ca, err = o.newCA(r, &files)
 	}
 	if err != nil {
 		return nil, err
 	}
+	if err := ctx.Err(); err != nil { // a large key takes seconds to make
+		return nil, err
+	}
 	if err := o.issue(r, ca, &files); err != nil {
 		return nil, err
 	}
-	return r, files.write(o.CADir, o.Dir)
+	return r, files.write(ctx, o.CADir, o.Dir)
 }
 
 // complete fills in what was left out and checks what was not.
@@ -186,12 +190,12 @@ func (o *InitOptions) newCA(r *InitResult, files *newFiles) (*authority, error) 
 }
 
 // loadCA takes the CA that is there, if it is one.
-func (o *InitOptions) loadCA(r *InitResult) (*authority, error) {
+func (o *InitOptions) loadCA(ctx context.Context, r *InitResult) (*authority, error) {
 	ask := o.CAPassphrase
 	if ask == nil && len(o.Passphrase) > 0 {
 		ask = func(string) ([]byte, error) { return append([]byte(nil), o.Passphrase...), nil }
 	}
-	key, err := openFile(context.Background(), r.CAKey, ask)
+	key, err := openFile(ctx, r.CAKey, ask)
 	if err != nil {
 		return nil, fmt.Errorf("using the CA that is there: %w", err)
 	}

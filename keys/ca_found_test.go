@@ -35,6 +35,7 @@ func TestInitIssuesByTheCAThatIsThere(t *testing.T) {
 }
 
 func TestInitOpensAnEncryptedCA(t *testing.T) {
+	t.Parallel()
 	secret := []byte("of the CA")
 	made := func(t *testing.T) string {
 		dir := t.TempDir()
@@ -58,7 +59,7 @@ func TestInitOpensAnEncryptedCA(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			out := filepath.Join(t.TempDir(), "out")
-			r, err := Init(InitOptions{Dir: out, CADir: filepath.Join(dir, "ca"), Passphrase: tt.passphrase, CAPassphrase: tt.ca})
+			r, err := Init(t.Context(), InitOptions{Dir: out, CADir: filepath.Join(dir, "ca"), Passphrase: tt.passphrase, CAPassphrase: tt.ca})
 			if tt.want != "" {
 				checkError(t, err, "using the CA that is there", "ca.key", tt.want)
 				if _, err := os.Stat(out); !errors.Is(err, os.ErrNotExist) {
@@ -77,6 +78,7 @@ func TestInitOpensAnEncryptedCA(t *testing.T) {
 }
 
 func TestInitRefusesACAThatKernelsWouldNotTake(t *testing.T) {
+	t.Parallel()
 	need(t, "openssl")
 	tests := []struct {
 		name       string
@@ -107,7 +109,7 @@ func TestInitRefusesACAThatKernelsWouldNotTake(t *testing.T) {
 				tt.edit(t, p)
 			}
 			before := tree(t, p.dir)
-			_, err := Init(InitOptions{Dir: p.path("new"), CADir: p.dir, Now: tt.now})
+			_, err := Init(t.Context(), InitOptions{Dir: p.path("new"), CADir: p.dir, Now: tt.now})
 			checkError(t, err, tt.want)
 			if after := tree(t, p.dir); !maps.Equal(before, after) {
 				t.Errorf("%q became %q", before, after)

@@ -19,7 +19,7 @@ import (
 
 func initKeys(t testing.TB, o InitOptions) *InitResult {
 	t.Helper()
-	r, err := Init(o)
+	r, err := Init(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,6 +85,7 @@ func keyIdentifier(t testing.TB, key string) string {
 }
 
 func TestInitMakesWhatKernelsWant(t *testing.T) {
+	t.Parallel()
 	need(t, "openssl")
 	for _, tt := range []struct{ keyType, shown, signature string }{
 		{"", "ASN1 OID: prime256v1", "ecdsa-with-SHA256"},
@@ -158,6 +159,7 @@ func TestInitMakesWhatKernelsWant(t *testing.T) {
 }
 
 func TestInitKeysSignAndVerifyWithEvmctl(t *testing.T) {
+	t.Parallel()
 	need(t, "evmctl")
 	for keyType, passphrase := range map[string]string{"p256": testPassphrase, "rsa2048": ""} {
 		dir := t.TempDir()
@@ -195,6 +197,7 @@ func TestInitCertificateIsImportedIntoAKeyring(t *testing.T) {
 }
 
 func TestInitEncryptsKeysWithThePassphrase(t *testing.T) {
+	t.Parallel()
 	need(t, "openssl")
 	dir := t.TempDir()
 	passphrase := []byte(testPassphrase)
@@ -224,6 +227,7 @@ func TestInitEncryptsKeysWithThePassphrase(t *testing.T) {
 }
 
 func TestInitDates(t *testing.T) {
+	t.Parallel()
 	now := time.Date(2026, 2, 28, 12, 30, 15, 999, time.FixedZone("x", 3600))
 	for _, tt := range []struct {
 		days, caDays   int
@@ -264,7 +268,7 @@ func TestInitRefusesWhatCannotBe(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Chdir(t.TempDir())
-			_, err := Init(tt.o)
+			_, err := Init(t.Context(), tt.o)
 			checkError(t, err, tt.want)
 			if left := tree(t, "."); len(left) > 0 {
 				t.Errorf("it left %q", left)
@@ -291,7 +295,7 @@ func TestInitOverwritesNothing(t *testing.T) {
 					t.Fatal(err)
 				}
 				before := tree(t, dir)
-				_, err := Init(InitOptions{Dir: dir})
+				_, err := Init(t.Context(), InitOptions{Dir: dir})
 				checkError(t, err, path, "is there", "another folder")
 				if after := tree(t, dir); !maps.Equal(before, after) {
 					t.Errorf("%q became %q", before, after)
@@ -306,7 +310,7 @@ func TestInitLeavesNothingBehindWhenItFails(t *testing.T) {
 		dir := t.TempDir()
 		writeFile(t, filepath.Join(dir, "file"), nil)
 		before := tree(t, dir)
-		_, err := Init(InitOptions{Dir: filepath.Join(dir, "file/keys"), CADir: filepath.Join(dir, "new/ca")})
+		_, err := Init(t.Context(), InitOptions{Dir: filepath.Join(dir, "file/keys"), CADir: filepath.Join(dir, "new/ca")})
 		checkError(t, err, "file/keys", "not a directory")
 		if after := tree(t, dir); !maps.Equal(before, after) {
 			t.Errorf("it left %q", after)
@@ -322,7 +326,7 @@ func TestInitLeavesNothingBehindWhenItFails(t *testing.T) {
 		files.add(filepath.Join(dir, "new/a/first"), 0o600, secret)
 		files.add(there, 0o600, []byte("second"))
 		files.add(filepath.Join(dir, "third"), 0o600, []byte("third"))
-		err := files.write(filepath.Join(dir, "new/a"), filepath.Join(dir, "new/b"), dir)
+		err := files.write(t.Context(), filepath.Join(dir, "new/a"), filepath.Join(dir, "new/b"), dir)
 		if !errors.Is(err, fs.ErrExist) {
 			t.Errorf("%v", err)
 		}
@@ -338,7 +342,7 @@ func TestInitLeavesNothingBehindWhenItFails(t *testing.T) {
 		var files newFiles
 		files.add(filepath.Join(dir, "keys/signing.key"), 0o600, []byte("x"))
 		files.add(filepath.Join(dir, "missing/signing.crt"), 0o600, []byte("x"))
-		checkError(t, files.write(filepath.Join(dir, "keys")), "missing/signing.crt")
+		checkError(t, files.write(t.Context(), filepath.Join(dir, "keys")), "missing/signing.crt")
 		if left := tree(t, dir); len(left) > 0 {
 			t.Errorf("it left %q", left)
 		}

@@ -1,6 +1,7 @@
 package keys
 
 import (
+	"context"
 	"crypto"
 	"crypto/x509"
 	"encoding/pem"
@@ -44,8 +45,9 @@ func (n *newFiles) addKey(path string, key crypto.Signer, passphrase []byte) err
 	return nil
 }
 
-// write makes the folders and the files, and removes what it made on an error.
-func (n newFiles) write(dirs ...string) (err error) {
+// write makes the folders and the files, and removes what it made on an error and
+// when ctx is cancelled.
+func (n newFiles) write(ctx context.Context, dirs ...string) (err error) {
 	var made []string
 	defer func() {
 		for _, f := range n {
@@ -65,6 +67,9 @@ func (n newFiles) write(dirs ...string) (err error) {
 		}
 	}
 	for _, f := range n {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
 		w, err := os.OpenFile(f.path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, f.mode)
 		if err != nil {
 			return err
