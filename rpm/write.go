@@ -124,7 +124,7 @@ func (p *Package) checkWrite(m *sign.Manifest, o sign.WriteOptions) error {
 	case p.irregular != "" && !o.Force:
 		return fmt.Errorf("its signature header is not laid out as rpm does it (%s): --force writes it anew, after which unsign cannot give back the same bytes", p.irregular)
 	case p.carried.inSig && !o.Force && !p.carries(m):
-		return errors.New("it carries other file signatures: --force replaces them, which unsign cannot undo")
+		return errors.New("its signature header has tags of other file signatures (274, 275): --force replaces them, which unsign cannot undo")
 	}
 	return p.checkOpenPGP(o)
 }
