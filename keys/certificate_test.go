@@ -162,6 +162,7 @@ const (
 )
 
 func TestChainsToIsTheKernelsRule(t *testing.T) {
+	t.Parallel()
 	need(t, "openssl")
 	p := pki{t.TempDir()}
 	ca := p.issue(t, "ca", "/CN=CA", "ca", caExtensions)
@@ -288,6 +289,7 @@ func TestKeyIDIsThatOfEvmctl(t *testing.T) {
 }
 
 func TestKeyIDIsTheCertificates(t *testing.T) {
+	t.Parallel()
 	need(t, "openssl", "evmctl")
 	p := pki{t.TempDir()}
 	p.key(t, "leaf")

@@ -2,9 +2,13 @@ package keys
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
+	"io"
 
+	"github.com/ProtonMail/go-crypto/openpgp"
+	"github.com/ProtonMail/go-crypto/openpgp/armor"
 	"github.com/ProtonMail/go-crypto/openpgp/clearsign"
 )
 
@@ -46,4 +50,58 @@ func clearSignedBlock(text []byte) (*clearsign.Block, error) {
 		return nil, errors.New("there is text after the clear-signed message")
 	}
 	return block, nil
+}
+
+func (k *fileOpenPGPKey) clearSign(_ context.Context, text []byte) (_ []byte, err error) {
+	defer recoverTo(&err)
+	var b bytes.Buffer
+	w, err := clearsign.Encode(&b, k.private, k.config)
+	if err != nil {
+		return nil, k.failed(err)
+	}
+	// The line end before the signature is written by Close.
+	if _, err := w.Write(bytes.TrimSuffix(text, []byte("\n"))); err != nil {
+		return nil, k.failed(err)
+	}
+	if err := w.Close(); err != nil {
+		return nil, k.failed(err)
+	}
+	b.WriteByte('\n')
+	signed, err := withChecksum(b.Bytes())
+	if err != nil {
+		return nil, k.failed(err)
+	}
+	if _, _, err := k.own.VerifyClearSigned(signed); err != nil {
+		return nil, k.failed(err)
+	}
+	return signed, nil
+}
+
+// withChecksum armors the signature of a clear-signed text anew. The library leaves
+// the checksum out, and without it gpg 2.2 takes the end line for data when the
+// signature is a multiple of three bytes long.
+func withChecksum(signed []byte) ([]byte, error) {
+	block, err := clearSignedBlock(signed)
+	if err != nil {
+		return nil, err
+	}
+	sig, err := io.ReadAll(block.ArmoredSignature.Body)
+	if err != nil {
+		return nil, err
+	}
+	// A line of the text that looks like it has "- " in front.
+	start := bytes.Index(signed, append([]byte{'\n'}, "-----BEGIN PGP SIGNATURE"...)) + 1
+	b := bytes.NewBuffer(signed[:start:start])
+	w, err := armor.EncodeWithChecksumOption(b, openpgp.SignatureType, nil, true)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := w.Write(sig); err != nil {
+		return nil, err
+	}
+	if err := w.Close(); err != nil {
+		return nil, err
+	}
+	b.WriteByte('\n')
+	return b.Bytes(), nil
 }

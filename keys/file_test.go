@@ -34,6 +34,7 @@ func plainKeys() []string {
 }
 
 func TestOpenReadsWhatOpenSSLWrites(t *testing.T) {
+	t.Parallel()
 	encrypted := len(encryptedKeys())
 	for i, name := range append(encryptedKeys(), plainKeys()...) {
 		t.Run(name, func(t *testing.T) {
@@ -61,6 +62,7 @@ func TestOpenReadsWhatOpenSSLWrites(t *testing.T) {
 }
 
 func TestOpenOfAnEncryptedKey(t *testing.T) {
+	t.Parallel()
 	for _, name := range encryptedKeys() {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join("testdata/private", name)

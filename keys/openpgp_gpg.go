@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -17,10 +18,9 @@ import (
 
 // A gpgKey signs with gpg, which keeps the secret half in its agent or on a card.
 type gpgKey struct {
-	user    string // for --local-user
-	fprs    []string
-	minHash map[string]int // bits of a subkey's curve, by fingerprint
-	now     time.Time
+	primary, fpr string // fingerprints of the primary key and of the one that signs
+	digest       string // the hash that signatures are over
+	now          time.Time
 }
 
 // openGPG asks gpg for the key, and makes one signature over nothing, so that a
@@ -34,12 +34,12 @@ func openGPG(ctx context.Context, fingerprint string, now time.Time) (*OpenPGPKe
 	if err != nil {
 		return nil, fmt.Errorf("gpg:%s: %w", fingerprint, err)
 	}
-	k, err := parseGPGListing(listing, fpr, now)
+	k, err := chooseGPGKey(listing, fpr, now)
 	if err != nil {
 		return nil, fmt.Errorf("gpg:%s: %w", fingerprint, err)
 	}
 	key := &OpenPGPKey{maker: k}
-	public, err := runGPG(ctx, nil, "--export", k.fprs[0])
+	public, err := runGPG(ctx, nil, "--export", k.primary)
 	if err != nil {
 		return nil, err
 	}
@@ -53,63 +53,94 @@ func openGPG(ctx context.Context, fingerprint string, now time.Time) (*OpenPGPKe
 	return key, nil
 }
 
-// parseGPGListing reads gpg's colon format, doc/DETAILS of GnuPG. Fields, from 0:
-// record, validity, bits, algorithm, key id, creation, expiry, …, 9 fingerprint or
-// user, 11 capabilities, 16 curve.
-func parseGPGListing(listing []byte, fpr string, now time.Time) (*gpgKey, error) {
-	k := &gpgKey{user: fpr, minHash: map[string]int{}, now: now}
-	var validity, curve string
-	var bits int
-	var named bool
-	lines := bufio.NewScanner(bytes.NewReader(listing))
-	for lines.Scan() {
-		f := strings.Split(lines.Text(), ":")
-		if len(f) < 12 {
-			continue
-		}
-		switch f[0] {
-		case "sec":
-			if len(k.fprs) > 0 {
-				return nil, errors.New("several keys have it: name one by its whole fingerprint")
-			}
-			if !strings.Contains(f[11], "S") {
-				return nil, gpgUnusable(f[1])
-			}
-			fallthrough
-		case "ssb":
-			validity, curve = f[1], ""
-			bits, _ = strconv.Atoi(f[2])
-			if len(f) > 16 {
-				curve = f[16]
-			}
-			if created, err := strconv.ParseInt(f[5], 10, 64); err == nil && k.now.Before(time.Unix(created, 0)) && validity != "r" && strings.ContainsAny(f[11], "sS") {
-				k.now = time.Unix(created, 0)
-			}
-		case "fpr":
-			k.fprs = append(k.fprs, f[9])
-			if curve != "" && !strings.HasPrefix(curve, "ed") && !strings.HasPrefix(curve, "cv") {
-				k.minHash[f[9]] = bits
-			}
-			if !strings.HasSuffix(f[9], fpr) {
-				break
-			}
-			named = true
-			if len(k.fprs) > 1 {
-				// A subkey that was named is the one that is meant.
-				if strings.ContainsAny(validity, "redin") {
-					return nil, gpgUnusable(validity)
-				}
-				k.user = f[9] + "!"
-				k.fprs = []string{k.fprs[0], f[9]}
-			} else {
-				k.user = f[9]
-			}
-		}
+// A gpgSubkey is a key or subkey in gpg's listing.
+type gpgSubkey struct {
+	fpr, validity, capabilities, curve string
+	bits                               int
+	created                            time.Time
+	stub                               bool // the secret half is elsewhere
+}
+
+func (s gpgSubkey) canSign() bool {
+	return strings.Contains(s.capabilities, "s") && !strings.ContainsAny(s.validity, "redin") && !s.stub
+}
+
+// digest names the hash that is long enough for the key's curve; gpg refuses a
+// shorter one.
+func (s gpgSubkey) digest() string {
+	switch edwards := strings.HasPrefix(s.curve, "ed"); {
+	case s.curve == "" || edwards || s.bits <= 256:
+		return "SHA256"
+	case s.bits <= 384:
+		return "SHA384"
 	}
-	if len(k.fprs) == 0 || !named {
+	return "SHA512"
+}
+
+// chooseGPGKey takes from gpg's listing the key that fpr names, or its newest
+// signing subkey where that is a primary key, as gpg does. It is chosen here, by the
+// clock: gpg would go by the time that signatures are made to state, at which a
+// subkey that has expired since was valid.
+func chooseGPGKey(listing []byte, fpr string, now time.Time) (*gpgKey, error) {
+	all, err := parseGPGListing(listing)
+	if err != nil {
+		return nil, err
+	}
+	named := slices.IndexFunc(all, func(s gpgSubkey) bool { return strings.HasSuffix(s.fpr, fpr) })
+	if named < 0 {
 		return nil, errors.New("gpg has no such secret key")
 	}
-	return k, nil
+	primary := all[0]
+	if !strings.Contains(primary.capabilities, "S") { // of the key as a whole
+		return nil, gpgUnusable(primary.validity)
+	}
+	chosen := all[named]
+	if named == 0 {
+		for _, s := range all[1:] {
+			if s.canSign() && (chosen.fpr == primary.fpr || !s.created.Before(chosen.created)) {
+				chosen = s
+			}
+		}
+	}
+	if !chosen.canSign() {
+		return nil, gpgUnusable(chosen.validity)
+	}
+	// A signature that states a time before its key was made is taken by nobody.
+	if now.Before(chosen.created) {
+		now = chosen.created
+	}
+	return &gpgKey{primary.fpr, chosen.fpr, chosen.digest(), now}, nil
+}
+
+// parseGPGListing reads gpg's colon format, doc/DETAILS of GnuPG: the primary key
+// and its subkeys. Fields, from 0: record, validity, bits, algorithm, key id,
+// creation, expiry, …, 9 fingerprint or user, 11 capabilities, 14 token, 16 curve.
+func parseGPGListing(listing []byte) ([]gpgSubkey, error) {
+	var all []gpgSubkey
+	lines := bufio.NewScanner(bytes.NewReader(listing))
+	for lines.Scan() {
+		// A record ends where it has nothing more to say: fpr after the fingerprint.
+		f := append(strings.Split(lines.Text(), ":"), make([]string, 17)...)
+		switch f[0] {
+		case "sec", "ssb":
+			if f[0] == "sec" && len(all) > 0 {
+				return nil, errors.New("several keys have it: name one by its whole fingerprint")
+			}
+			s := gpgSubkey{validity: f[1], capabilities: f[11], curve: f[16], stub: f[14] == "#"}
+			s.bits, _ = strconv.Atoi(f[2])
+			created, err := strconv.ParseInt(f[5], 10, 64)
+			if err != nil {
+				return nil, fmt.Errorf("gpg lists a key made at %q", f[5])
+			}
+			s.created = time.Unix(created, 0)
+			all = append(all, s)
+		case "fpr":
+			if len(all) > 0 {
+				all[len(all)-1].fpr = f[9]
+			}
+		}
+	}
+	return all, lines.Err()
 }
 
 func gpgUnusable(validity string) error {
@@ -131,7 +162,7 @@ func (k *gpgKey) clearSign(ctx context.Context, text []byte) ([]byte, error) {
 func (k *gpgKey) run(ctx context.Context, r io.Reader, verb ...string) ([]byte, error) {
 	// Frozen, as a build's time is; validity was judged by the clock before.
 	args := []string{"--faked-system-time", strconv.FormatInt(k.now.Unix(), 10) + "!",
-		"--digest-algo", k.digest(), "--local-user", k.user}
+		"--digest-algo", k.digest, "--local-user", k.fpr + "!"}
 	out, status, err := gpg(ctx, r, append(args, verb...)...)
 	if err != nil {
 		return nil, err
@@ -142,30 +173,12 @@ func (k *gpgKey) run(ctx context.Context, r io.Reader, verb ...string) ([]byte, 
 		if len(f) < 8 || f[1] != "SIG_CREATED" {
 			continue
 		}
-		for _, fpr := range k.fprs {
-			if strings.EqualFold(f[7], fpr) {
-				return out, nil
-			}
+		if strings.EqualFold(f[7], k.fpr) {
+			return out, nil
 		}
 		return nil, fmt.Errorf("gpg signed with key %s, which is not the one that was asked for", f[7])
 	}
 	return nil, errors.New("gpg did not say that it made a signature")
-}
-
-// digest names the hash that is long enough for the curves of the key; gpg
-// refuses a shorter one.
-func (k *gpgKey) digest() string {
-	longest := 0
-	for _, bits := range k.minHash {
-		longest = max(longest, bits)
-	}
-	switch {
-	case longest > 384:
-		return "SHA512"
-	case longest > 256:
-		return "SHA384"
-	}
-	return "SHA256"
 }
 
 // maxGPGOutput bounds what gpg may write, in bytes.

@@ -66,6 +66,9 @@ func parseEntities(data []byte) (entities openpgp.EntityList, err error) {
 	defer recoverTo(&err)
 	trimmed := bytes.TrimLeft(data, " \t\r\n")
 	if !bytes.Contains(trimmed, armorStart) {
+		if bytes.HasPrefix(data[min(8, len(data)):], []byte("KBXf")) {
+			return nil, errors.New("this is GnuPG's own keybox: gpg --export writes the keys in it as OpenPGP has them")
+		}
 		entities, err = openpgp.ReadKeyRing(bytes.NewReader(data))
 		if err != nil {
 			return nil, fmt.Errorf("this is no OpenPGP key: %w", noEOF(err))

@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"github.com/ProtonMail/go-crypto/openpgp"
-	"github.com/ProtonMail/go-crypto/openpgp/clearsign"
 	pgpecdsa "github.com/ProtonMail/go-crypto/openpgp/ecdsa"
 	"github.com/ProtonMail/go-crypto/openpgp/packet"
 
@@ -347,27 +346,6 @@ func (k *fileOpenPGPKey) detach(ctx context.Context, r io.Reader) (_ []byte, err
 
 func (k *fileOpenPGPKey) failed(err error) error {
 	return fmt.Errorf("signing with OpenPGP key %s: %w", hex.EncodeToString(k.private.Fingerprint), err)
-}
-
-func (k *fileOpenPGPKey) clearSign(_ context.Context, text []byte) (_ []byte, err error) {
-	defer recoverTo(&err)
-	var b bytes.Buffer
-	w, err := clearsign.Encode(&b, k.private, k.config)
-	if err != nil {
-		return nil, k.failed(err)
-	}
-	// The line end before the signature is written by Close.
-	if _, err := w.Write(bytes.TrimSuffix(text, []byte("\n"))); err != nil {
-		return nil, k.failed(err)
-	}
-	if err := w.Close(); err != nil {
-		return nil, k.failed(err)
-	}
-	b.WriteByte('\n')
-	if _, _, err := k.own.VerifyClearSigned(b.Bytes()); err != nil {
-		return nil, k.failed(err)
-	}
-	return b.Bytes(), nil
 }
 
 // A contextReader stops reading when the context is done.

@@ -1,0 +1,191 @@
+package keys
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/sha256"
+	"crypto/x509"
+	"errors"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/imaseal/imaseal/sign"
+)
+
+// refuse stands for a person who gives no passphrase. Deriving a key takes as long
+// as the file asks for, within bounds that have their own test.
+func refuse(string) ([]byte, error) { return nil, errors.New("no passphrase") }
+
+// FuzzPrivateKey looks for key files that do harm. What is accepted signs, and is
+// the same key when it is written as PKCS #8.
+func FuzzPrivateKey(f *testing.F) {
+	seed(f, "private")
+	for _, c := range encryptionCases {
+		f.Add(c.der(f))
+	}
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		key, err := parsePrivateKey(bytes.Clone(raw), "test.key", refuse)
+		if err != nil {
+			return
+		}
+		digest := sha256.Sum256(raw)
+		if sig, err := key.Sign(nil, digest[:], crypto.SHA256); err == nil && len(sig) == 0 {
+			t.Error("an empty signature")
+		}
+		der, err := x509.MarshalPKCS8PrivateKey(key.Signer)
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, err := parsePrivateKey(der, "test.key", refuse)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !key.Public().(interface{ Equal(crypto.PublicKey) bool }).Equal(again.Public()) {
+			t.Error("written and read it is another key")
+		}
+	})
+}
+
+// FuzzEncryptedKey looks for encrypted keys that do harm when they are opened.
+func FuzzEncryptedKey(f *testing.F) {
+	for _, c := range encryptionCases {
+		f.Add(c.der(f))
+	}
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		open, err := parseEncrypted(raw)
+		if err != nil {
+			return
+		}
+		work := derivationWork(raw)
+		if work < 1 || work > 1<<31 {
+			t.Fatalf("it would take %d steps", work)
+		}
+		if work > 1<<12 {
+			return // within bounds, but too long for a fuzz run
+		}
+		if plain, err := open([]byte("x")); err != nil && !errors.Is(err, ErrWrongPassphrase) || err == nil && len(plain) == 0 {
+			t.Errorf("%x, %v", plain, err)
+		}
+	})
+}
+
+// derivationWork returns the iterations of PBKDF2, or the blocks that scrypt mixes.
+func derivationWork(der []byte) int {
+	var k encryptedKey
+	var params pbes2Params
+	var iterated pbkdf2Params
+	var mixed scryptParams
+	unmarshalAll(der, &k)
+	unmarshalAll(k.Algorithm.Parameters.FullBytes, &params)
+	if unmarshalAll(params.KDF.Parameters.FullBytes, &iterated) == nil && params.KDF.Algorithm.Equal(oidPBKDF2) {
+		return iterated.Iterations
+	}
+	unmarshalAll(params.KDF.Parameters.FullBytes, &mixed)
+	return mixed.N * mixed.R * mixed.P
+}
+
+// FuzzCertificates looks for certificate files that do harm. What is accepted can
+// be judged.
+func FuzzCertificates(f *testing.F) {
+	seed(f, "certificates")
+	ca := loadCertificate(f, "testdata/certificates/one.crt")
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		certs, err := parseCertificates(raw)
+		if (len(certs) == 0) == (err == nil) {
+			t.Fatalf("%d certificates, %v", len(certs), err)
+		}
+		for _, cert := range certs[:min(len(certs), 4)] {
+			if ChainsTo(cert, []*x509.Certificate{ca}) == nil && !bytes.Equal(cert.RawIssuer, ca.RawSubject) {
+				t.Error("it chains to a CA of another name")
+			}
+			if _, _, err := KeyID(cert, cert.PublicKey); err == nil {
+				if err := Match(cert, cert.PublicKey); err != nil {
+					t.Error(err)
+				}
+			}
+			if CheckValidity(cert, cert.NotBefore.Add(-time.Second)) == nil {
+				t.Error("it is valid before it is")
+			}
+		}
+	})
+}
+
+// FuzzDescribeOpenPGP looks for signature packets that do harm. A verifier accepts
+// none that is not described.
+func FuzzDescribeOpenPGP(f *testing.F) {
+	seed(f, "openpgp")
+	for _, tt := range describedPackets {
+		f.Add(append([]byte{0xc2, byte(len(tt.body))}, tt.body...))
+	}
+	data := readTestdata(f, "openpgp/data")
+	k, err := LoadKeyring("testdata/openpgp/all.gpg")
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		infos, err := DescribeOpenPGP(raw)
+		if (len(infos) == 0) == (err == nil) || len(infos) > maxPackets {
+			t.Fatalf("%d signatures, %v", len(infos), err)
+		}
+		info, verifyErr := k.Verify(detachedOver(raw, data))
+		if verifyErr == nil && (info.KeyID == "" || !slices.Contains([]string{"SHA256", "SHA384", "SHA512", "SHA3-256", "SHA3-512"}, info.Hash)) {
+			t.Errorf("accepted: %+v, %v", info, err)
+		}
+	})
+}
+
+// FuzzKeyring looks for keyrings and secret keys that do harm. Nothing that does
+// not hold one of our keys accepts its signature.
+func FuzzKeyring(f *testing.F) {
+	seed(f, "openpgp")
+	data := readTestdata(f, "openpgp/data")
+	sig := readTestdata(f, "openpgp/ed25519.sig")
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		if len(raw) > 1<<14 {
+			return
+		}
+		if k, err := parseKeyring(raw); err == nil {
+			k.Verify(detachedOver(sig, data))
+		}
+		key, err := parseOpenPGPKey(raw, "test.key", refuse, testTime)
+		if err != nil {
+			return
+		}
+		made, err := key.Detach(t.Context(), bytes.NewReader(data))
+		if err != nil {
+			return
+		}
+		if !key.Signed([]sign.OpenPGPSignature{detachedOver(made.Packet, data)}) {
+			t.Error("a key that signs does not know its own signature")
+		}
+	})
+}
+
+// FuzzClearSigned looks for clear-signed texts that do harm, or that are read in
+// another way than they were verified.
+func FuzzClearSigned(f *testing.F) {
+	for _, c := range clearSignedCases(f) {
+		if len(c.text) < 64<<10 {
+			f.Add([]byte(c.text))
+		}
+	}
+	f.Add(readTestdata(f, "openpgp/rsa-sha1.clear"))
+	k, err := LoadKeyring("testdata/openpgp/all.gpg")
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		inner, signed, err := UnwrapClearSigned(raw)
+		if err != nil && inner != nil {
+			t.Error("an error comes with text")
+		}
+		if err == nil && !signed && !bytes.Equal(inner, raw) {
+			t.Error("a text that is not signed was changed")
+		}
+		verified, _, verifyErr := k.VerifyClearSigned(raw)
+		if verifyErr == nil && (err != nil || !signed || !bytes.Equal(verified, inner)) {
+			t.Errorf("verified is %q, unwrapped %q, %v", verified, inner, err)
+		}
+	})
+}
