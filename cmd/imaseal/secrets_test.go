@@ -1,0 +1,295 @@
+package main
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/pem"
+	"fmt"
+	"math/big"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// A secret is what nobody but the command may ever see, by a name for messages.
+type secret struct {
+	name  string
+	bytes []byte
+}
+
+// secretsOf returns the forms in which a private key could get away: the lines of
+// its file, the bytes in it, the bare number; raw, in hexadecimal and in base64.
+func secretsOf(t *testing.T, file string) []secret {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	block, _ := pem.Decode(text)
+	if block == nil {
+		t.Fatalf("%s is no key", file)
+	}
+	all := []secret{{"a line of the key", bytes.Split(text, []byte("\n"))[1]}}
+	add := func(name string, b []byte) {
+		all = append(all, secret{name, b}, secret{name + " in hexadecimal", []byte(hex.EncodeToString(b))},
+			secret{name + " in base64", []byte(base64.RawStdEncoding.EncodeToString(b))})
+	}
+	add("the key", block.Bytes)
+	if block.Type == "PRIVATE KEY" {
+		key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+		if err != nil {
+			t.Fatal(err)
+		}
+		number, err := key.(*ecdsa.PrivateKey).Bytes()
+		if err != nil {
+			t.Fatal(err)
+		}
+		add("the private number", number)
+		all = append(all, secret{"the private number in decimal", []byte(new(big.Int).SetBytes(number).String())})
+	}
+	return all
+}
+
+// A lookout searches all that others could see of a process for secrets: arguments
+// and environment, of its children too, files that it has open or leaves in dirs.
+type lookout struct {
+	secrets []secret
+	dirs    []string
+	may     []string // files that hold a secret by right
+
+	found map[string]bool // secrets, and where
+	seen  map[string]int  // how often what was looked at
+}
+
+func (l *lookout) look(where string, text []byte) {
+	l.seen[where]++
+	for _, s := range l.secrets {
+		if bytes.Contains(text, s.bytes) {
+			l.found[s.name+" in "+where] = true
+		}
+	}
+}
+
+// process looks at a process and its children.
+func (l *lookout) process(pid int) {
+	for _, name := range []string{"cmdline", "environ"} {
+		if text, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", pid, name)); err == nil && len(text) > 0 {
+			l.look(name, text)
+		}
+	}
+	open, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
+	for _, fd := range open {
+		target, _ := os.Readlink(fd)
+		if info, err := os.Stat(fd); err != nil || !info.Mode().IsRegular() || slices.Contains(l.may, target) {
+			continue
+		}
+		if text, err := os.ReadFile(fd); err == nil {
+			l.look("open file", text)
+		}
+	}
+	children, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	for _, file := range children {
+		text, _ := os.ReadFile(file)
+		for _, child := range strings.Fields(string(text)) {
+			var id int
+			if _, err := fmt.Sscan(child, &id); err == nil {
+				l.process(id)
+			}
+		}
+	}
+}
+
+// files looks at all files in the folders.
+func (l *lookout) files() {
+	for _, dir := range l.dirs {
+		filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
+			if err != nil || d.IsDir() || slices.Contains(l.may, path) {
+				return nil
+			}
+			if text, err := os.ReadFile(path); err == nil {
+				l.look("file", text)
+				if strings.HasSuffix(path, ".tmp") {
+					l.look("temporary file", text)
+				}
+			}
+			return nil
+		})
+	}
+}
+
+// watch runs cmd to its end and looks at it all the time.
+func (l *lookout) watch(s *scene, cmd *exec.Cmd) string {
+	s.t.Helper()
+	cmd.Env = append(os.Environ(), "TMPDIR="+s.path("tmp"))
+	r := s.start(cmd)
+	for {
+		l.process(cmd.Process.Pid)
+		l.files()
+		select {
+		case <-r.done:
+			l.files()
+			l.look("output", r.output.Bytes())
+			return r.output.String()
+		default:
+		}
+	}
+}
+
+func newLookout(s *scene, secrets []secret, may ...string) *lookout {
+	if err := os.MkdirAll(s.path("tmp"), 0o755); err != nil {
+		s.t.Fatal(err)
+	}
+	return &lookout{secrets: secrets, dirs: []string{s.dir}, may: may, found: map[string]bool{}, seen: map[string]int{}}
+}
+
+const passphrase = "swordfish-7f3a9c-never-to-be-seen"
+
+// TestSecrets watches everything that another user of the machine, or a log, could
+// see of runs with an encrypted key and with a plain one.
+func TestSecrets(t *testing.T) {
+	for _, format := range formats {
+		t.Run(format, func(t *testing.T) { testSecrets(t, newScene(t, format, 20)) })
+	}
+}
+
+func testSecrets(t *testing.T, s *scene) {
+	file := s.path("passphrase")
+	s.write(file, []byte(passphrase+"\n"))
+	plain, locked := s.path("keys/test.key"), s.path("locked/signing.key")
+	cert := s.path("locked/signing.crt")
+	secrets := append(secretsOf(t, plain), secret{"the passphrase", []byte(passphrase)})
+
+	// The keys that keys init makes are known only afterwards; while it makes them no
+	// file but those may hold the passphrase.
+	l := newLookout(s, secrets, file, plain)
+	l.watch(s, exec.Command(s.command, "keys", "init", "--dir", s.path("locked"), "--passphrase-file", file))
+	if left := listing(t, s.path("tmp")); left != "" {
+		t.Errorf("left in TMPDIR: %s", left)
+	}
+
+	l.secrets = append(l.secrets, secretsOf(t, locked)...)
+	l.may = append(l.may, locked, s.path("locked/ca.key"))
+	opened := unlocked(t, s, locked)
+	l.secrets = append(l.secrets, opened...)
+	for try := 0; l.seen["temporary file"] == 0; try++ {
+		if try == 50 {
+			t.Fatal("no temporary file was ever seen: the test shows nothing")
+		}
+		s.write(s.pkg, s.content)
+		out := l.watch(s, exec.Command(s.command, "sign", "--verbose", "--key", locked, "--cert", cert, "--passphrase-file", file, s.pkg))
+		if !strings.Contains(out, "signed") {
+			t.Fatalf("the package was not signed: %s", out)
+		}
+	}
+	s.write(s.pkg, s.content)
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	fmt.Fprintln(w, passphrase)
+	w.Close()
+	byDescriptor := exec.Command(s.command, "sign", "--json", "--key", locked, "--cert", cert, "--passphrase-fd", "3", s.pkg)
+	byDescriptor.ExtraFiles = []*os.File{r}
+	if out := l.watch(s, byDescriptor); !strings.Contains(out, `"verdict":"ok"`) {
+		t.Fatalf("the package was not signed: %s", out)
+	}
+	r.Close()
+	l.watch(s, s.sign("--verbose", "--force", s.pkg)) // with the plain key
+
+	// Wrong use puts what it was given into messages.
+	for _, args := range [][]string{
+		{"sign", "--key", file, s.pkg},
+		{"sign", "--key", locked, "--cert", file, "--passphrase-file", file, s.pkg},
+		{"sign", "--key", locked, "--cert", locked, "--passphrase-file", file, s.pkg},
+		{"sign", "--key", locked, "--cert", cert, "--passphrase-file", plain, s.pkg},
+		{"sign", "--key", plain, "--cert", cert, s.pkg},
+		{"sign", "--key", plain, "--openpgp-key", plain, "--cert", s.path("keys/test.crt"), s.pkg},
+		{"verify", "--cert", plain, s.pkg},
+		{"verify", "--cert", cert, "--ca", plain, s.pkg},
+		{"verify", "--cert", cert, "--openpgp-keyring", plain, s.pkg},
+		{"verify", "--cert", cert, plain},
+		{"inspect", plain, file},
+		{"keys", "init", "--dir", s.path("again"), "--ca-dir", s.path("locked"), "--passphrase-file", plain},
+	} {
+		if out := l.watch(s, exec.Command(s.command, args...)); !strings.Contains(out, "imaseal: ") {
+			t.Errorf("imaseal %s was no wrong use: %s", strings.Join(args, " "), out)
+		}
+	}
+	for found := range l.found {
+		t.Errorf("others could see %s", found)
+	}
+	for _, where := range []string{"cmdline", "environ", "open file", "file", "output"} {
+		if l.seen[where] == 0 {
+			t.Errorf("no %s was ever seen: the test shows nothing", where)
+		}
+	}
+	t.Logf("looked at %v for %d secrets", l.seen, len(l.secrets))
+}
+
+// unlocked returns the secrets of an encrypted key, which openssl decrypts.
+func unlocked(t *testing.T, s *scene, file string) []secret {
+	t.Helper()
+	if _, err := exec.LookPath("openssl"); err != nil {
+		t.Skip("openssl is not installed: scripts/test installs it")
+	}
+	dir := t.TempDir() // where nobody looks
+	plain := filepath.Join(dir, "plain.key")
+	out, err := exec.Command("openssl", "pkcs8", "-topk8", "-nocrypt", "-in", file, "-passin", "file:"+s.path("passphrase"), "-out", plain).CombinedOutput()
+	if err != nil {
+		t.Fatalf("openssl: %v: %s", err, out)
+	}
+	return secretsOf(t, plain)
+}
+
+// TestLookout has a process give a secret away in every way that is looked for.
+func TestLookout(t *testing.T) {
+	for where, script := range map[string]string{
+		"cmdline":        "read x; : " + passphrase,
+		"environ":        "read x",
+		"output":         "cat secret; read x",
+		"file":           "cat secret >copy; read x",
+		"temporary file": "cat secret >tmp/a.tmp; read x",
+		"open file":      "exec 4<>tmp/gone; rm tmp/gone; cat secret >&4; read x",
+	} {
+		t.Run(where, func(t *testing.T) {
+			s := &scene{t: t, dir: t.TempDir()}
+			l := newLookout(s, []secret{{"the passphrase", []byte(passphrase)}}, s.path("secret"))
+			s.write(s.path("secret"), []byte(passphrase))
+			// The shell is a child of the process that is watched.
+			cmd := exec.Command("sh", "-c", `sh -c "$0"; true`, script)
+			if where != "cmdline" {
+				s.write(s.path("script"), []byte(script))
+				cmd = exec.Command("sh", "-c", "sh ./script; true")
+			}
+			cmd.Dir, cmd.Env = s.dir, os.Environ()
+			if where == "environ" {
+				cmd.Env = append(cmd.Env, "PASSWORD="+passphrase)
+			}
+			wait, release, err := os.Pipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer wait.Close()
+			cmd.Stdin = wait
+			r := s.start(cmd)
+			found := "the passphrase in " + where
+			for deadline := time.Now().Add(10 * time.Second); !l.found[found] && time.Now().Before(deadline) && where != "output"; {
+				l.process(cmd.Process.Pid)
+				l.files()
+			}
+			release.Close()
+			<-r.done
+			l.look("output", r.output.Bytes())
+			if !l.found[found] {
+				t.Errorf("not found, but %v, of %v", l.found, l.seen)
+			}
+		})
+	}
+}
