@@ -19,6 +19,9 @@ import (
 	"github.com/imaseal/imaseal/sign"
 )
 
+// noOptions are those of a signed copy without an OpenPGP signature.
+var noOptions = sign.WriteOptions{}
+
 var buildTime = time.Unix(1700000000, 0)
 
 // need skips the test where one of the programs is missing.

@@ -72,6 +72,9 @@ func (a *archive) readControl() (*control, error) {
 	if a.control.size > maxControl {
 		return nil, fmt.Errorf("%s has %d bytes, at most %d are taken", a.control.name, a.control.size, maxControl)
 	}
+	if err := oneControlStream(a.control.name, a.control.content(a.r)); err != nil {
+		return nil, err
+	}
 	raw, err := decompressAll(a.control.name, func() (io.Reader, error) { return a.open(&a.control) })
 	if err != nil {
 		return nil, err
@@ -142,6 +145,18 @@ func formatOf(name string) (compression.Format, error) {
 		return "", fmt.Errorf("%s: dpkg knows no such compression", name)
 	}
 	return f, nil
+}
+
+// oneControlStream is [oneStream] for the control archive of name.
+func oneControlStream(name string, content *io.SectionReader) error {
+	f, err := formatOf(name)
+	if err == nil {
+		err = oneStream(content, content.Size(), f)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	return nil
 }
 
 // decompress opens the control archive of name and content r. The content must be what the

@@ -123,6 +123,9 @@ func (p *Package) openData() (io.ReadCloser, error) {
 	if found := compression.Detect(head[:n]); found != f {
 		return nil, fmt.Errorf("the content is not %s but %s", f, found)
 	}
+	if err := oneStream(content, m.size, f); err != nil {
+		return nil, err
+	}
 	return compression.NewReaderAt(content, m.size, f, p.jobs)
 }
 

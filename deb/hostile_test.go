@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -136,8 +137,15 @@ func notSigned(t *testing.T, raw []byte, want string) {
 	}()
 	if err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("error %v does not say %q", err, want)
+		return
+	}
+	if strings.ContainsAny(err.Error(), "\n\r") || !saysWhere.MatchString(err.Error()) {
+		t.Errorf("error %q is not one line that names an offset, a member or a file", err)
 	}
 }
+
+// saysWhere finds the place that an error is about.
+var saysWhere = regexp.MustCompile(`offset \d|member |control members |(control|data)\.tar|^"`)
 
 func TestBadControlArchives(t *testing.T) {
 	control := file("./control", 0o644, controlText)
@@ -334,11 +342,19 @@ func (zeros) Read(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// TestReadErrorsAreToldFromBadPackages: what the disk says must reach the user.
+// TestReadErrors: what the disk says must reach the user.
 func TestReadErrors(t *testing.T) {
-	raw := build{dataSuffix: ".gz"}.bytes(t)
+	for _, suffix := range []string{"", ".gz", ".xz", ".zst", ".bz2", ".lzma"} {
+		t.Run("data.tar"+suffix, func(t *testing.T) { readErrors(t, build{dataSuffix: suffix, controlSuffix: ".gz"}.bytes(t)) })
+	}
+	for _, suffix := range []string{"", ".xz", ".zst"} {
+		t.Run("control.tar"+suffix, func(t *testing.T) { readErrors(t, build{dataSuffix: ".gz", controlSuffix: suffix}.bytes(t)) })
+	}
+}
+
+func readErrors(t *testing.T, raw []byte) {
 	broken := errors.New("the disk is broken")
-	for n := 0; n < len(raw); n += 13 {
+	for n := 0; n < len(raw); n += 1 + len(raw)/100 {
 		r := readerAt(func(p []byte, off int64) (int, error) {
 			if off+int64(len(p)) > int64(n) {
 				return 0, broken

@@ -111,7 +111,8 @@ func (p *Package) readSigned(visible *control) (*sign.Manifest, error) {
 	}
 	rest := &comparer{want: visible.raw[len(o.entries):]}
 	if err := o.writeSeals(rest, contents); err != nil || len(rest.want) > 0 {
-		return nil, errors.New("the control archive is not laid out as that of a signed package: its members have other headers or another order")
+		at := len(visible.raw) - len(rest.want)
+		return nil, fmt.Errorf("%s: tar archive at offset %d: not laid out as that of a signed package: members have other headers or another order", signedControl, at)
 	}
 	m := new(sign.Manifest)
 	if m.Files, err = parseSignatures(payloadSignatures, contents); err != nil {
@@ -150,7 +151,11 @@ func (o *original) checkEntries() error {
 	if !strings.HasPrefix(o.name+".", "control.tar.") {
 		return errors.New("the name is not that of a control archive")
 	}
-	body, err := decompress(o.name, bytes.NewReader(o.member))
+	content := io.NewSectionReader(bytes.NewReader(o.member), 0, int64(len(o.member)))
+	if err := oneControlStream(o.name, content); err != nil {
+		return err
+	}
+	body, err := decompress(o.name, content)
 	if err != nil {
 		return err
 	}

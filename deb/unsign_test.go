@@ -53,40 +53,6 @@ func TestEveryCompression(t *testing.T) {
 	}
 }
 
-func TestXzOfManyParts(t *testing.T) {
-	need(t, "xz")
-	noise := make([]byte, 3<<20) // so that the xz program is used
-	for i := range noise {
-		noise[i] = byte(i * i >> 7)
-	}
-	data := tarOf(t, append(payloadFiles(), file("./usr/noise", 0o644, string(noise)))...)
-	xz := func(content []byte, args ...string) []byte {
-		cmd := exec.Command("xz", append(args, "-c")...)
-		cmd.Stdin = bytes.NewReader(content)
-		out, err := cmd.Output()
-		if err != nil {
-			t.Fatal(err)
-		}
-		return out
-	}
-	for name, content := range map[string][]byte{
-		"blocks":            xz(data, "-T2", "--block-size=100000"),
-		"stored blocks":     xz(data, "-0", "--block-size=500000"),
-		"streams":           append(xz(data[:1<<20]), xz(data[1<<20:])...),
-		"padded streams":    slices.Concat(xz(data[:1<<20]), make([]byte, 8), xz(data[1<<20:])),
-		"crc32":             xz(data, "--check=crc32"),
-		"sha256":            xz(data, "--check=sha256"),
-		"x86 filter":        xz(data, "--x86", "--lzma2"),
-		"dictionary of 64M": xz(data, "-9"),
-	} {
-		t.Run(name, func(t *testing.T) {
-			m := build{}.members(t)
-			m[2] = arMember{name: "data.tar.xz", content: content}
-			roundtrip(t, arOf(m...))
-		})
-	}
-}
-
 // TestDpkgDebBuilds takes packages of dpkg-deb, which has its own ways with ar and
 // tar.
 func TestDpkgDebBuilds(t *testing.T) {
