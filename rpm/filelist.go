@@ -344,6 +344,8 @@ func (l *fileList) classOf(i int) sign.Class {
 	}
 	text := l.classDict.at(int(c))
 	switch {
+	case bytes.Contains(text, []byte(" compressed data")):
+		return sign.ClassOther // rpmbuild looks into what is compressed
 	case bytes.HasPrefix(text, []byte("ELF ")):
 		return sign.ClassELF
 	case bytes.Contains(text, []byte("script")) && bytes.Contains(text, []byte("executable")):

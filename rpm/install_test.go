@@ -1,10 +1,16 @@
 package rpm
 
 import (
+	"bytes"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/imaseal/imaseal/sign"
 )
 
 // A piece is an entry of a payload: a file of the package, and its content there.
@@ -138,4 +144,94 @@ func TestInstalledAsRead(t *testing.T) {
 			}
 		})
 	}
+}
+
+// getfattr returns what getfattr dumps of security.ima below root: of the files in
+// list, in their order, or of all.
+func getfattr(t *testing.T, root string, list []sign.Entry) []byte {
+	t.Helper()
+	args := []string{"--dump", "--no-dereference", "--physical", "--match=^security\\.ima$", "--encoding=base64", "--recursive", "--", "."}
+	if list != nil {
+		args = append(args[:len(args)-3], "--")
+		for _, e := range list {
+			args = append(args, e.Path)
+		}
+	}
+	cmd := exec.Command("getfattr", args...)
+	cmd.Dir = root
+	text, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("getfattr: %v", err)
+	}
+	return text
+}
+
+// install has rpm, whose plugin for IMA is in the folder plugins, install raw, and
+// compares the attributes with m.
+func install(t *testing.T, rpm, plugins string, raw []byte, m *sign.Manifest, options ...string) {
+	t.Helper()
+	need(t, "getfattr")
+	root := t.TempDir()
+	probe := save(t, filepath.Join(root, "probe"), nil)
+	if err := unix.Setxattr(probe, sign.XattrName, []byte{3, 2}, 0); err != nil {
+		t.Skipf("no security.ima in %s: %v", root, err)
+	}
+	if err := os.Remove(probe); err != nil {
+		t.Fatal(err)
+	}
+	path := save(t, filepath.Join(t.TempDir(), "x.rpm"), raw)
+	run(t, nil, rpm, append([]string{"--root", root, "-U", "--nodeps", "--noscripts", "--nosignature", "--define", "__plugindir " + plugins, path}, options...)...)
+	if got, want := getfattr(t, root, m.Files), sign.FormatAttributes(m.Files); !bytes.Equal(got, want) {
+		t.Errorf("getfattr shows\n%s\nnot\n%s", got, want)
+	}
+	if n := bytes.Count(getfattr(t, root, nil), []byte("# file: ")); n != len(m.Files) {
+		t.Errorf("%d files have the attribute, not %d", n, len(m.Files))
+	}
+}
+
+// TestPlugin has rpm's plugin set the attributes. Debian 12 has it in a folder that
+// is not the one of rpm's macro __plugindir.
+func TestPlugin(t *testing.T) {
+	rpm := system(t)
+	if os.Getuid() != 0 {
+		t.Skip("only root may set security.ima")
+	}
+	found, _ := filepath.Glob("/usr/lib*/rpm-plugins/ima.so")
+	more, _ := filepath.Glob("/usr/lib/*/rpm-plugins/ima.so")
+	if found = append(found, more...); len(found) == 0 {
+		t.Skip("rpm-plugin-ima is not installed")
+	}
+	plugins := filepath.Dir(found[0])
+	raw := spec{install: someFiles, files: someList}.build(t, "")
+	out, m := signed(t, raw, Options{})
+	if len(m.Files) != 8 {
+		t.Errorf("%d files were signed", len(m.Files))
+	}
+	install(t, rpm, plugins, out, m, "--define", "_ima_sign_config_files 1")
+
+	// RSA, and files of which some have none. The plugin leaves %config alone.
+	_, key := keyFile(t, "rsa")
+	selection, err := sign.NewSelection([]string{"exec", "/etc/**"}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := open(t, raw, Options{})
+	if m, err = sign.Sign(t.Context(), p, key, sign.Options{Selection: selection}); err != nil {
+		t.Fatal(err)
+	}
+	if len(m.Files) != 4 || m.Files[0].Path != "etc/x.conf" {
+		t.Fatalf("signed %v", m.Files)
+	}
+	install(t, rpm, plugins, write(t, p, m, sign.WriteOptions{}), &sign.Manifest{Files: m.Files[1:]})
+}
+
+// TestPlugin61 has that of rpm 6 set those of a package of format 6.
+func TestPlugin61(t *testing.T) {
+	p := peer61(t)
+	root := forky(t)
+	out, m := signed(t, spec{install: someFiles, files: someList, defines: []string{"_rpmformat 6"}}.build(t, root), Options{})
+	if len(m.Files) != 8 {
+		t.Errorf("%d files were signed", len(m.Files))
+	}
+	install(t, p.rpm, filepath.Dir(filepath.Dir(p.rpm))+"/lib/rpm-plugins", out, m, "--define", "_ima_sign_config_files 1")
 }

@@ -13,11 +13,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/imaseal/imaseal/sign"
 )
@@ -91,10 +88,12 @@ func load(t testing.TB, path string) []byte {
 
 // A spec is a package for rpmbuild.
 type spec struct {
-	arch    string // "" is noarch
-	install string // shell
-	files   string
-	defines []string
+	arch     string // "" is noarch
+	preamble string
+	install  string // shell
+	files    string
+	scripts  string
+	defines  []string
 }
 
 const someFiles = `mkdir -p %{buildroot}/usr/bin %{buildroot}/etc %{buildroot}/usr/share/x
@@ -122,21 +121,17 @@ const someList = `/usr/bin/*
 func (s spec) build(t testing.TB, root string) []byte {
 	t.Helper()
 	dir := t.TempDir()
+	inside := dir
 	if root != "" {
-		var err error
-		if dir, err = os.MkdirTemp(filepath.Join(root, "tmp"), "imaseal-test-"); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { os.RemoveAll(dir) })
+		dir, inside = below(t, root)
 	}
 	buildArch := ""
 	if s.arch == "" {
 		buildArch = "BuildArch: noarch\n"
 	}
 	text := "%define debug_package %{nil}\n%define __os_install_post %{nil}\nName: x\nVersion: 1\nRelease: 2\nSummary: x\nLicense: x\n" +
-		buildArch + "%description\nx\n%install\nmkdir -p %{buildroot}\n" + s.install + "%files\n" + s.files
+		buildArch + s.preamble + "%description\nx\n%install\nmkdir -p %{buildroot}\n" + s.install + s.scripts + "%files\n" + s.files
 	save(t, filepath.Join(dir, "x.spec"), []byte(text))
-	inside := "/" + strings.TrimPrefix(strings.TrimPrefix(dir, root), "/")
 	args := []string{"-bb", "--define", "_topdir " + inside + "/top", "--define", "_buildhost localhost"}
 	for _, d := range s.defines {
 		args = append(args, "--define", d)
@@ -204,102 +199,9 @@ func system(t testing.TB) string {
 	return path
 }
 
-func TestRPMBuild(t *testing.T) {
-	rpm := system(t)
-	usual := func(defines ...string) spec { return spec{install: someFiles, files: someList, defines: defines} }
-	for name, s := range map[string]spec{
-		"gzip":     usual("_binary_payload w9.gzdio"),
-		"bzip2":    usual("_binary_payload w9.bzdio"),
-		"xz":       usual("_binary_payload w2.xzdio"),
-		"lzma":     usual("_binary_payload w2.lzdio"),
-		"zstd":     usual("_binary_payload w3.zstdio"),
-		"none":     usual("_binary_payload w.ufdio"),
-		"sha384":   usual("_binary_filedigest_algorithm 9"),
-		"sha512":   usual("_binary_filedigest_algorithm 10"),
-		"reserve0": usual("__gpg_reserved_space 0"),
-		"binary":   {arch: "native", install: "mkdir -p %{buildroot}/usr/bin\ncp /bin/true %{buildroot}/usr/bin/x\n", files: "/usr/bin/x\n"},
-		"folder":   {install: "mkdir -p %{buildroot}/usr/x\n", files: "%dir /usr/x\n"},
-		"ghost":    {files: "%ghost /usr/x\n"},
-		"empty":    {},
-		"many": {install: "mkdir -p %{buildroot}/m\nfor i in $(seq 700); do echo $i >%{buildroot}/m/$i; done\n", files: "/m\n",
-			defines: []string{"_binary_payload w2.xzdio"}},
-	} {
-		t.Run(name, func(t *testing.T) {
-			raw := s.build(t, "")
-			judge(t, raw, rpm)
-			trust, _ := signed(t, raw, Options{TrustHeaderDigests: true})
-			full, _ := signed(t, raw, Options{})
-			if !bytes.Equal(trust, full) {
-				t.Error("trusting the header's digests gives another package")
-			}
-		})
-	}
-	for algo, name := range map[string]string{"1": "md5", "2": "sha1"} {
-		raw := usual("_binary_filedigest_algorithm "+algo).build(t, "")
-		if _, err := sign.Sign(t.Context(), open(t, raw, Options{}), testKey(), sign.Options{}); err == nil || !strings.Contains(err.Error(), name) {
-			t.Errorf("%s: %v", name, err)
-		}
-	}
-}
-
-// TestClasses has rpmbuild's own classes of files.
-func TestClasses(t *testing.T) {
-	system(t)
-	s := spec{arch: "native", files: "/usr/bin/*\n", install: `mkdir -p %{buildroot}/usr/bin
-cp /bin/true %{buildroot}/usr/bin/elf
-printf '#!/bin/sh\n:\n' >%{buildroot}/usr/bin/script
-chmod 644 %{buildroot}/usr/bin/*
-echo text >%{buildroot}/usr/bin/text
-`}
-	want := map[string]sign.Class{"usr/bin/elf": sign.ClassELF, "usr/bin/script": sign.ClassScript, "usr/bin/text": sign.ClassOther}
-	n := 0
-	for f, err := range open(t, s.build(t, ""), Options{TrustHeaderDigests: true}).Files(t.Context()) {
-		if err != nil {
-			t.Fatal(err)
-		}
-		if n++; f.Class != want[f.Path] {
-			t.Errorf("%q has class %d", f.Path, f.Class)
-		}
-	}
-	if n != len(want) {
-		t.Errorf("%d files", n)
-	}
-}
-
-// TestInstall has rpm's plugin set the attributes.
-func TestInstall(t *testing.T) {
-	rpm := system(t)
-	if os.Getuid() != 0 {
-		t.Skip("only root may set security.ima")
-	}
-	plugins, _ := filepath.Glob("/usr/lib*/*/rpm-plugins/ima.so")
-	more, _ := filepath.Glob("/usr/lib*/rpm-plugins/ima.so")
-	if plugins = append(plugins, more...); len(plugins) == 0 {
-		t.Skip("rpm-plugin-ima is not installed")
-	}
-	root := t.TempDir()
-	probe := save(t, filepath.Join(root, "probe"), nil)
-	if err := unix.Setxattr(probe, sign.XattrName, []byte{3, 2}, 0); err != nil {
-		t.Skipf("no security.ima in %s: %v", root, err)
-	}
-	out, m := signed(t, spec{install: someFiles, files: someList}.build(t, ""), Options{})
-	path := save(t, filepath.Join(t.TempDir(), "x.rpm"), out)
-	run(t, nil, rpm, "--root", root, "-U", "--nodeps", "--nosignature", "--define", "__plugindir "+filepath.Dir(plugins[0]),
-		"--define", "_ima_sign_config_files 1", path)
-	for _, e := range m.Files {
-		value := make([]byte, 1024)
-		n, err := unix.Lgetxattr(filepath.Join(root, e.Path), sign.XattrName, value)
-		if err != nil || !bytes.Equal(value[:n], e.Value) {
-			t.Errorf("%q has %x, not %x: %v", e.Path, value[:max(n, 0)], e.Value, err)
-		}
-	}
-	if len(m.Files) != 8 {
-		t.Errorf("%d files were signed", len(m.Files))
-	}
-}
-
-// A gpgHome is a GnuPG home with a key.
-func gpgHome(t *testing.T) (env []string, public string) {
+// gpgHome makes a GnuPG home with a key of each kind in kinds, whose user ids they are.
+// Its public keys are in the file public.
+func gpgHome(t testing.TB, kinds ...string) (env []string, public string) {
 	t.Helper()
 	need(t, "gpg", "gpgconf")
 	home, err := os.MkdirTemp("", "gpg") // short: the agent's socket is in it
@@ -311,27 +213,12 @@ func gpgHome(t *testing.T) (env []string, public string) {
 		try(env, "gpgconf", "--kill", "all")
 		os.RemoveAll(home)
 	})
-	run(t, env, "gpg", "--batch", "--quiet", "--passphrase", "", "--quick-gen-key", "Test <test@example.com>", "rsa2048", "sign", "0")
-	public = filepath.Join(home, "public.asc")
-	run(t, env, "gpg", "--batch", "--armor", "--output", public, "--export", "test@example.com")
-	return env, public
-}
-
-// TestOpenPGPStays signs files of a package that rpmsign has signed as a whole.
-func TestOpenPGPStays(t *testing.T) {
-	system(t)
-	need(t, "rpmsign")
-	env, public := gpgHome(t)
-	db := t.TempDir()
-	run(t, nil, "rpmkeys", "--dbpath", db, "--import", public)
-	path := save(t, filepath.Join(t.TempDir(), "x.rpm"), spec{install: someFiles, files: someList}.build(t, ""))
-	run(t, env, "rpmsign", "-D", "__gpg /usr/bin/gpg", "-D", "_gpg_name test@example.com", "--addsign", path)
-	raw := load(t, path)
-	out := judge(t, raw, "rpm")
-	save(t, path, out)
-	if got := run(t, nil, "rpmkeys", "--dbpath", db, "-Kv", path); strings.Count(got, "Signature") != 1 || !strings.Contains(got, "Header V4 RSA/SHA") {
-		t.Errorf("rpmkeys says\n%s", got)
+	for _, kind := range kinds {
+		run(t, env, "gpg", "--batch", "--quiet", "--passphrase", "", "--quick-gen-key", kind, kind, "sign", "0")
 	}
+	public = filepath.Join(home, "public.asc")
+	run(t, env, "gpg", "--batch", "--armor", "--output", public, "--export")
+	return env, public
 }
 
 // keyFile writes a key as rpmsign reads it.
@@ -371,130 +258,4 @@ func keyFile(t *testing.T, kind string) (path string, key *sign.Signer) {
 		t.Fatal(err)
 	}
 	return path, key
-}
-
-// A peer is an rpmsign that can sign files.
-type peer struct{ rpmsign, rpm string }
-
-func peer418(t testing.TB) peer {
-	dir := cached(t, "rpm418-*-????????/bin", "scripts/peers rpm418")
-	return peer{dir + "/rpmsign", dir + "/rpm"}
-}
-
-func peer61(t testing.TB) peer {
-	dir := cached(t, "rpm61-*-????????/bin", "scripts/peers rpm61")
-	return peer{dir + "/rpmsign", dir + "/rpm"}
-}
-
-func (p peer) sign(t *testing.T, env []string, path, key string) {
-	t.Helper()
-	// Of the names one version each takes notice.
-	run(t, env, p.rpmsign, "-D", "_gpg_name test@example.com", "-D", "_openpgp_sign gpg", "-D", "_openpgp_sign_id test@example.com",
-		"--signfiles", "--fskpath="+key, "--addsign", path)
-}
-
-// compare signs raw by rpmsign and by us: the tags have to be the same for RSA, and
-// for EC each has to verify the other's. What rpmsign signed is taken off by us.
-func compare(t *testing.T, p peer, raw []byte) {
-	t.Helper()
-	env, _ := gpgHome(t)
-	for _, kind := range []string{"rsa", "ec"} {
-		keyPath, key := keyFile(t, kind)
-		path := save(t, filepath.Join(t.TempDir(), "x.rpm"), raw)
-		p.sign(t, env, path, keyPath)
-		theirs := open(t, load(t, path), Options{})
-		ours := open(t, raw, Options{})
-		m, err := sign.Sign(t.Context(), ours, key, sign.Options{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		ours = open(t, write(t, ours, m, sign.WriteOptions{}), Options{})
-		for _, tag := range []uint32{sigFileSignatures, sigFileSignatureLength} {
-			a, b := ours.sig.find(tag), theirs.sig.find(tag)
-			if (a == nil) != (b == nil) || a != nil && (a.kind != b.kind || a.count != b.count || kind == "rsa" && !bytes.Equal(a.data, b.data)) {
-				t.Errorf("%s: tag %d differs from rpmsign's", kind, tag)
-			}
-		}
-		for i, text := range fileSignatureTexts(t, theirs) {
-			if (text == "") != (fileSignatureTexts(t, ours)[i] == "") {
-				t.Errorf("%s: %q: one of us signs it", kind, ours.files.path(i))
-			}
-		}
-		report, err := sign.Verify(t.Context(), theirs, trusted(key), sign.Options{})
-		if err != nil || !report.OK() || report.Signed != report.Files {
-			t.Errorf("%s: of rpmsign's we say %+v, %v", kind, report, err)
-		}
-		if theirs.mainAt != open(t, raw, Options{}).mainAt {
-			continue // the reserve was too small, and is left as it is
-		}
-		back := open(t, write(t, theirs, nil, sign.WriteOptions{}), Options{})
-		entries := without(back.sig.entries, openPGPTags...)
-		i := slices.IndexFunc(entries, isReserve)
-		entries[i] = binEntry(entries[i].tag, make([]byte, usualReserve))
-		if !bytes.Equal(buildHeader(entries, sigRegion), open(t, raw, Options{}).sig.raw) || back.mainAt != theirs.mainAt {
-			t.Errorf("%s: taken off it is not as it was", kind)
-		}
-	}
-}
-
-func TestPeer418(t *testing.T) {
-	p := peer418(t)
-	system(t)
-	compare(t, p, spec{install: someFiles, files: someList}.build(t, ""))
-	compare(t, p, spec{install: someFiles, files: someList, defines: []string{"_binary_filedigest_algorithm 10"}}.build(t, ""))
-	compare(t, p, spec{install: "mkdir -p %{buildroot}/m\nfor i in $(seq 60); do echo $i >%{buildroot}/m/$i; done\n", files: "/m\n"}.build(t, ""))
-	compare(t, p, spec{install: "mkdir -p %{buildroot}/m\n", files: "/m\n"}.build(t, ""))
-}
-
-func forky(t testing.TB) string {
-	t.Helper()
-	if os.Getuid() != 0 {
-		t.Skip("only root may chroot")
-	}
-	return cached(t, "forky-*[^.k]", "scripts/forky-root")
-}
-
-// TestVersion6 has rpm 6 of forky build and judge.
-func TestVersion6(t *testing.T) {
-	root := forky(t)
-	raw := spec{install: someFiles, files: someList, defines: []string{"_rpmformat 6"}}.build(t, root)
-	p := open(t, raw, Options{})
-	if p.Info().FormatVersion != "6" {
-		t.Errorf("format %s", p.Info().FormatVersion)
-	}
-	out, m := signed(t, raw, Options{})
-	if !bytes.Equal(write(t, open(t, out, Options{}), nil, sign.WriteOptions{}), raw) {
-		t.Error("unsign does not give the original")
-	}
-	dir, err := os.MkdirTemp(filepath.Join(root, "tmp"), "imaseal-test-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer os.RemoveAll(dir)
-	save(t, dir+"/x.rpm", out)
-	inside := strings.TrimPrefix(dir, root)
-	rpm6 := func(args ...string) string { return run(t, nil, "chroot", append([]string{root}, args...)...) }
-	rpm6("rpmkeys", "-Kv", "--nosignature", inside+"/x.rpm")
-	got := rpm6("rpm", "-qp", "--nosignature", "--qf", `%{RPMFORMAT}\n[%{FILENAMES}|%{FILESIGNATURES}\n]`, inside+"/x.rpm")
-	if want := "6\n" + asRPMShows(p, m); got != want {
-		t.Errorf("rpm shows\n%s\nnot\n%s", got, want)
-	}
-	os.Mkdir(dir+"/root", 0o755)
-	rpm6("rpm", "--root", inside+"/root", "-U", "--nodeps", "--nosignature", inside+"/x.rpm")
-	if _, err := os.Stat(dir + "/root/usr/bin/b1"); err != nil {
-		t.Error(err)
-	}
-}
-
-func TestPeer61(t *testing.T) {
-	p := peer61(t)
-	root := forky(t)
-	s := spec{install: someFiles, files: someList}
-	if _, err := exec.LookPath("rpmbuild"); err == nil {
-		compare(t, p, s.build(t, ""))
-	}
-	s.defines = []string{"_rpmformat 6"}
-	raw := s.build(t, root)
-	compare(t, p, raw)
-	judge(t, raw, p.rpm)
 }
