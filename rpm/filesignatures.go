@@ -30,9 +30,14 @@ func readFileSignatures(sig, main *header, l *fileList) carried {
 	if main.find(tagFileSignatures) != nil || main.find(tagFileSignatureLength) != nil {
 		c.inMain = true
 		detail := "file signatures are in the main header (tag 5090), where rpm 4.13 and 4.14 put them; they cannot be changed there"
-		if c.inSig {
+		format, _, _ := main.number(tagRPMFormat)
+		switch {
+		case c.inSig:
 			c.odd = append(c.odd, sign.Finding{Path: "main header", Reason: sign.ReasonMalformed, Detail: detail + ", and others in the signature header: rpm refuses such a package"})
-		} else {
+		case format == 6:
+			c.odd = append(c.odd, sign.Finding{Path: "main header", Reason: sign.ReasonMalformed, Detail: detail + ": rpm refuses a package of format 6 that has them"})
+			h, tag, lengthTag, where = main, tagFileSignatures, tagFileSignatureLength, "main header"
+		default:
 			c.odd = append(c.odd, sign.Finding{Path: "main header", Reason: sign.ReasonWarning, Detail: detail})
 			h, tag, lengthTag, where = main, tagFileSignatures, tagFileSignatureLength, "main header"
 		}

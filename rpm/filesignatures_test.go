@@ -151,6 +151,7 @@ func TestForce(t *testing.T) {
 	raw, m := signed(t, usual().build(t), Options{})
 	p := open(t, raw, Options{})
 	fewer := &sign.Manifest{Files: m.Files[1:]}
+	const lost = "unsign cannot undo"
 	for name, c := range map[string]struct {
 		m     *sign.Manifest
 		force bool
@@ -167,9 +168,16 @@ func TestForce(t *testing.T) {
 		"an empty value":      {&sign.Manifest{Files: []sign.Entry{{Path: "etc/test.conf"}}}, true, false},
 		"a maintainer script": {&sign.Manifest{Control: m.Files[:1]}, true, false},
 	} {
-		err := p.Write(t.Context(), io.Discard, c.m, sign.WriteOptions{Force: c.force})
+		warned := ""
+		err := p.Write(t.Context(), io.Discard, c.m, sign.WriteOptions{Force: c.force, Warn: func(s string) { warned += s }})
 		if (err == nil) != c.ok {
 			t.Errorf("%s: %v", name, err)
+		}
+		if name == "others" && !strings.Contains(err.Error(), lost) {
+			t.Errorf("%s: %v does not say %q", name, err, lost)
+		}
+		if c.ok && strings.Contains(warned, lost) != (name == "others, with force") {
+			t.Errorf("%s: warned %q", name, warned)
 		}
 	}
 }

@@ -156,6 +156,9 @@ func TestOpenPGPMark(t *testing.T) {
 		if (warned == 0) != c.noted {
 			t.Errorf("%s: %d warnings", name, warned)
 		}
+		if m, err := out.Manifest(); m == nil || err != nil {
+			t.Errorf("%s: nothing is there to be taken off: %v", name, err)
+		}
 		back := write(t, out, nil, sign.WriteOptions{})
 		if bytes.Equal(back, raw) != c.noted {
 			t.Errorf("%s: unsign gives the original: %v", name, !c.noted)

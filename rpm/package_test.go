@@ -281,6 +281,20 @@ func TestEmptyPackage(t *testing.T) {
 	}
 }
 
+// TestNoHeaderDigest has a main header that only the MD5 over header and payload covers.
+func TestNoHeaderDigest(t *testing.T) {
+	p := usual()
+	p.editSig = func(e []entry) []entry { return without(e, sigSHA1, sigSHA256) }
+	raw := p.build(t)
+	signed(t, raw, Options{TrustHeaderDigests: true})
+	raw = bytes.Replace(raw, []byte("noarch"), []byte("nOarch"), 1)
+	for _, trust := range []bool{false, true} {
+		if _, err := sign.Sign(t.Context(), open(t, raw, Options{TrustHeaderDigests: trust}), testKey(), sign.Options{}); !errors.Is(err, errMismatch) {
+			t.Errorf("trusting %v: signing gives %v", trust, err)
+		}
+	}
+}
+
 // TestNoPayloadDigest has nothing that the header's digests could be trusted by.
 func TestNoPayloadDigest(t *testing.T) {
 	p := usual()

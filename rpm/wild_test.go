@@ -171,6 +171,11 @@ func TestMainHeaderSignatures(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+	plain.v6 = true
+	if a := open(t, plain.build(t), Options{}).Anomalies(); len(a) != 1 || !a[0].Bad() {
+		t.Errorf("in format 6: anomalies %v", a)
+	}
+	plain.v6 = false
 	plain.editSig = func(e []entry) []entry {
 		return append(e, *tags.find(sigFileSignatures), *tags.find(sigFileSignatureLength))
 	}
