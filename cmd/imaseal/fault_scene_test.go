@@ -185,7 +185,7 @@ func (s *scene) frozen(command func() *exec.Cmd) *running {
 	s.t.Helper()
 	for range 100 {
 		s.write(s.pkg, s.content)
-		watch := s.watch()
+		watch := watchFolder(s.t, filepath.Dir(s.pkg))
 		r := s.start(command())
 		watch.wait(r.done)
 		r.send(syscall.SIGSTOP)
@@ -239,36 +239,37 @@ func (r *running) stopped() bool {
 	}
 }
 
-// A folderWatch tells when a file is made in the package's folder.
+// A folderWatch tells when a file is made in a folder.
 type folderWatch struct {
 	t  *testing.T
 	fd int
 }
 
-func (s *scene) watch() *folderWatch {
-	s.t.Helper()
+func watchFolder(t *testing.T, dir string) *folderWatch {
+	t.Helper()
 	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC)
 	if err == nil {
-		_, err = unix.InotifyAddWatch(fd, filepath.Dir(s.pkg), unix.IN_CREATE)
+		_, err = unix.InotifyAddWatch(fd, dir, unix.IN_CREATE)
 	}
 	if err != nil {
-		s.t.Fatal(err)
+		t.Fatal(err)
 	}
-	return &folderWatch{s.t, fd}
+	return &folderWatch{t, fd}
 }
 
-// wait returns when a file was made, or done is closed.
-func (w *folderWatch) wait(done <-chan struct{}) {
+// wait waits until a file was made or done is closed, and reports whether one was.
+func (w *folderWatch) wait(done <-chan struct{}) bool {
 	defer unix.Close(w.fd)
 	for {
-		fds := []unix.PollFd{{Fd: int32(w.fd), Events: unix.POLLIN}}
-		if n, _ := unix.Poll(fds, 10); n > 0 {
-			return
-		}
+		ended := false
 		select {
 		case <-done:
-			return
+			ended = true
 		default:
+		}
+		fds := []unix.PollFd{{Fd: int32(w.fd), Events: unix.POLLIN}}
+		if n, _ := unix.Poll(fds, 10); n > 0 || ended {
+			return n > 0
 		}
 	}
 }
