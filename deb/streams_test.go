@@ -144,22 +144,22 @@ func secondStreams(t testing.TB, suffix string, archive []byte, cut int) map[str
 	case ".xz":
 		cases["padded"] = slices.Concat(first, make([]byte, 8), second)
 	case ".zst":
-		// Ends in a block that is one byte, repeated; cut is behind padding.
-		cases["repeated byte"] = slices.Concat(zstdFrame(archive[:cut]), second)
+		// cut is behind padding. What follows is shorter than that.
+		cases["repeated byte"] = slices.Concat(zstdFrame(archive[:cut]), compress(t, suffix, []byte("x")))
 		cases["skippable between"] = slices.Concat(first, []byte("\x50\x2a\x4d\x18\x04\x00\x00\x00skip"), second)
 	}
 	return cases
 }
 
-// zstdFrame is content of less than 128 KiB that ends in ten zeros as a zstd frame
+// zstdFrame is content of less than 128 KiB that ends in 400 zeros as a zstd frame
 // without a checksum, of a raw block and one of a repeated byte.
 func zstdFrame(content []byte) []byte {
-	const zeros = 10
+	const zeros = 400
 	n := uint32(len(content) - zeros)
 	frame := binary.LittleEndian.AppendUint32([]byte("\x28\xb5\x2f\xfd\xa0"), uint32(len(content)))
 	frame = append(frame, byte(n<<3), byte(n<<3>>8), byte(n<<3>>16))
 	frame = append(frame, content[:n]...)
-	return append(frame, zeros<<3|1<<1|1, 0, 0, 0)
+	return append(frame, zeros<<3&0xff|1<<1|1, zeros>>5, 0, 0)
 }
 
 // TestSecondStreams: dpkg-deb stops after the first stream, silently, and so would
@@ -196,6 +196,39 @@ func TestSecondStreams(t *testing.T) {
 					t.Errorf("Manifest: %v, %v", m, err)
 				}
 			})
+		}
+	}
+}
+
+// TestWhereAStreamEnds has frames with the shortest headers, and heads of bzip2
+// streams across the bounds of what is read at once.
+func TestWhereAStreamEnds(t *testing.T) {
+	check := func(raw []byte, f compression.Format) error {
+		return oneStream(bytes.NewReader(raw), int64(len(raw)), f)
+	}
+	for _, o := range [][]zstd.EOption{{zstd.WithSingleSegment(true)}, {zstd.WithEncoderCRC(false)}, {zstd.WithSingleSegment(true), zstd.WithEncoderCRC(false)}} {
+		w, err := zstd.NewWriter(nil, o...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, size := range []int{1, 200, 300, 70000} {
+			frame := w.EncodeAll(bytes.Repeat([]byte("ab"), size), nil)
+			if err := check(frame, compression.Zstd); err != nil {
+				t.Errorf("%x: %v", frame[:9], err)
+			}
+			if err := check(append(frame, frame...), compression.Zstd); err != errStreams {
+				t.Errorf("%x twice: %v", frame[:9], err)
+			}
+		}
+	}
+	head := []byte("BZh91AY&SY")
+	for at := 64<<10 - 12; at < 64<<10+3; at++ {
+		raw := append(append(bytes.Clone(head), make([]byte, at-len(head))...), head...)
+		if err := check(raw, compression.Bzip2); err != errStreams {
+			t.Errorf("a bzip2 stream at %d: %v", at, err)
+		}
+		if err := check(raw[:len(raw)-1], compression.Bzip2); err != nil {
+			t.Errorf("most of the head of a bzip2 stream at %d: %v", at, err)
 		}
 	}
 }
