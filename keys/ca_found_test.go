@@ -31,7 +31,7 @@ func TestInitIssuesByTheCAThatIsThere(t *testing.T) {
 	if one.SerialNumber.Cmp(two.SerialNumber) == 0 {
 		t.Error("both have the same serial number")
 	}
-	openssl(t, "verify", "-x509_strict", "-CAfile", first.CACert, first.SigningCert, second.SigningCert)
+	runOpenSSL(t, "verify", "-x509_strict", "-CAfile", first.CACert, first.SigningCert, second.SigningCert)
 }
 
 func TestInitOpensAnEncryptedCA(t *testing.T) {
@@ -120,5 +120,5 @@ func TestInitRefusesACAThatKernelsWouldNotTake(t *testing.T) {
 	p := pki{t.TempDir()}
 	p.issue(t, "ca", "/CN=CA/O=Some Project", "ca", caExtensions)
 	r := initKeys(t, InitOptions{Dir: p.path("new"), CADir: p.dir})
-	openssl(t, "verify", "-x509_strict", "-CAfile", r.CACert, r.SigningCert)
+	runOpenSSL(t, "verify", "-x509_strict", "-CAfile", r.CACert, r.SigningCert)
 }

@@ -64,7 +64,7 @@ var extensionsOf = regexp.MustCompile(`(?s)\n +X509v3 extensions:\n(.*)\n +Signa
 // shownExtensions are those that openssl x509 -text shows, a line each.
 func shownExtensions(t testing.TB, path string) []string {
 	t.Helper()
-	m := extensionsOf.FindStringSubmatch(openssl(t, "x509", "-in", path, "-noout", "-text"))
+	m := extensionsOf.FindStringSubmatch(runOpenSSL(t, "x509", "-in", path, "-noout", "-text"))
 	if m == nil {
 		t.Fatal("openssl shows no extensions")
 	}
@@ -79,7 +79,7 @@ func shownExtensions(t testing.TB, path string) []string {
 func keyIdentifier(t testing.TB, key string) string {
 	t.Helper()
 	out := filepath.Join(t.TempDir(), "crt")
-	openssl(t, "req", "-x509", "-key", key, "-subj", "/CN=x", "-out", out)
+	runOpenSSL(t, "req", "-x509", "-key", key, "-subj", "/CN=x", "-out", out)
 	lines := shownExtensions(t, out)
 	return lines[slices.Index(lines, "X509v3 Subject Key Identifier:")+1]
 }
@@ -126,8 +126,8 @@ func TestInitMakesWhatKernelsWant(t *testing.T) {
 				t.Errorf("the result is %+v, want %+v", *r, want)
 			}
 
-			openssl(t, "verify", "-x509_strict", "-check_ss_sig", "-CAfile", r.CACert, r.SigningCert)
-			if der := openssl(t, "x509", "-in", r.SigningCert, "-outform", "DER"); made["a/keys/signing.der"] != "0644 "+der {
+			runOpenSSL(t, "verify", "-x509_strict", "-check_ss_sig", "-CAfile", r.CACert, r.SigningCert)
+			if der := runOpenSSL(t, "x509", "-in", r.SigningCert, "-outform", "DER"); made["a/keys/signing.der"] != "0644 "+der {
 				t.Error("signing.der is not signing.crt")
 			}
 			caID, id := keyIdentifier(t, r.CAKey), keyIdentifier(t, r.SigningKey)
@@ -147,7 +147,7 @@ func TestInitMakesWhatKernelsWant(t *testing.T) {
 				t.Errorf("key id %s, want %s", r.KeyID, want)
 			}
 			for path, subject := range map[string]string{r.CACert: "CN = Example release CA", r.SigningCert: "CN = Example release signing key"} {
-				text := openssl(t, "x509", "-in", path, "-noout", "-text")
+				text := runOpenSSL(t, "x509", "-in", path, "-noout", "-text")
 				for _, want := range []string{"Version: 3 (0x2)", "Issuer: CN = Example release CA\n", "Subject: " + subject + "\n", tt.shown, "Signature Algorithm: " + tt.signature} {
 					if !strings.Contains(text, want) {
 						t.Errorf("%s: no %q in\n%s", path, want, text)
@@ -212,7 +212,7 @@ func TestInitEncryptsKeysWithThePassphrase(t *testing.T) {
 		if err != nil || info.Mode() != 0o600 {
 			t.Errorf("%s: mode %v, %v", path, info.Mode(), err)
 		}
-		openssl(t, "pkey", "-in", path, "-passin", "file:"+pass, "-noout")
+		runOpenSSL(t, "pkey", "-in", path, "-passin", "file:"+pass, "-noout")
 		if exec.Command("openssl", "pkey", "-in", path, "-passin", "file:"+wrong, "-noout").Run() == nil {
 			t.Errorf("%s: openssl opens it with another passphrase", path)
 		}

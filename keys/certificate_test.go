@@ -135,7 +135,7 @@ func (p pki) path(name string) string { return filepath.Join(p.dir, name) }
 func (p pki) key(t testing.TB, name string) {
 	t.Helper()
 	if _, err := os.Stat(p.path(name + ".key")); err != nil {
-		openssl(t, "genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", p.path(name+".key"))
+		runOpenSSL(t, "genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", p.path(name+".key"))
 	}
 }
 
@@ -151,8 +151,8 @@ func (p pki) issue(t testing.TB, name, subject, issuer string, extensions string
 	} else {
 		args = append(args, "-CA", p.path(issuer+".crt"), "-CAkey", p.path(issuer+".key"), "-CAcreateserial")
 	}
-	openssl(t, "req", "-new", "-key", p.path(name+".key"), "-subj", subject, "-out", p.path(name+".csr"))
-	openssl(t, append(args, more...)...)
+	runOpenSSL(t, "req", "-new", "-key", p.path(name+".key"), "-subj", subject, "-out", p.path(name+".csr"))
+	runOpenSSL(t, append(args, more...)...)
 	return loadCertificate(t, p.path(name+".crt"))
 }
 
@@ -228,7 +228,7 @@ func TestChainsToIsTheKernelsRule(t *testing.T) {
 				t.Fatal("the CAs were not found")
 			}
 			if err := ChainsTo(cert, cas); tt.want == "" && err != nil {
-				t.Errorf("refused: %v\n%s", err, openssl(t, "x509", "-in", p.path("leaf.crt"), "-noout", "-text"))
+				t.Errorf("refused: %v\n%s", err, runOpenSSL(t, "x509", "-in", p.path("leaf.crt"), "-noout", "-text"))
 			} else if tt.want != "" {
 				checkError(t, err, tt.want)
 			}

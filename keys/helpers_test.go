@@ -35,7 +35,7 @@ func run(t testing.TB, name string, args ...string) string {
 	return string(out)
 }
 
-func openssl(t testing.TB, args ...string) string {
+func runOpenSSL(t testing.TB, args ...string) string {
 	t.Helper()
 	return run(t, "openssl", args...)
 }

@@ -128,10 +128,10 @@ func TestANewEncryptedKeyIsOpenedByOpenSSL(t *testing.T) {
 		made[string(k.Algorithm.Parameters.FullBytes)] = true
 		file := writeFile(t, filepath.Join(dir, "key"), pem.EncodeToMemory(&pem.Block{Type: "ENCRYPTED PRIVATE KEY", Bytes: encrypted}))
 		pass := writeFile(t, filepath.Join(dir, "pass"), []byte(passphrase+"\n"))
-		if got, want := openssl(t, "pkey", "-in", file, "-passin", "file:"+pass, "-pubout"), string(readTestdata(t, "private/p256.pub")); got != want {
+		if got, want := runOpenSSL(t, "pkey", "-in", file, "-passin", "file:"+pass, "-pubout"), string(readTestdata(t, "private/p256.pub")); got != want {
 			t.Errorf("openssl finds another key: %s", got)
 		}
-		shown := openssl(t, "asn1parse", "-in", file)
+		shown := runOpenSSL(t, "asn1parse", "-in", file)
 		for _, want := range []string{"PBES2", "PBKDF2", "INTEGER           :0927C0", "hmacWithSHA256", "aes-256-cbc"} {
 			if !strings.Contains(shown, want) {
 				t.Errorf("no %q in %s", want, shown)
