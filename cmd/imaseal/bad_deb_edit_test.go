@@ -4,7 +4,9 @@ import (
 	"archive/tar"
 	"bytes"
 	"compress/gzip"
+	"encoding/binary"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"strconv"
 	"strings"
@@ -247,6 +249,28 @@ func gunzipped(t testing.TB, b []byte) []byte {
 		t.Fatal(err)
 	}
 	return content
+}
+
+// xzOf returns one stream with the blocks of streams of one block each, as xz -T
+// makes it: the header, the blocks, an index of them and the footer.
+func xzOf(streams ...[]byte) []byte {
+	const header, footer = 12, 12
+	b := bytes.Clone(streams[0][:header])
+	var records []byte
+	for _, s := range streams {
+		end := len(s) - footer
+		index := end - 4*(int(binary.LittleEndian.Uint32(s[end+4:]))+1)
+		b = append(b, s[header:index]...)
+		_, unpadded := binary.Uvarint(s[index+2:]) // behind the index's mark and the number 1
+		_, size := binary.Uvarint(s[index+2+unpadded:])
+		records = append(records, s[index+2:index+2+unpadded+size]...)
+	}
+	index := append(binary.AppendUvarint([]byte{0}, uint64(len(streams))), records...)
+	index = append(index, make([]byte, -len(index)&3)...)
+	index = binary.LittleEndian.AppendUint32(index, crc32.ChecksumIEEE(index))
+	tail := append(binary.LittleEndian.AppendUint32(nil, uint32(len(index)/4-1)), streams[0][6:8]...)
+	b = binary.LittleEndian.AppendUint32(append(b, index...), crc32.ChecksumIEEE(tail))
+	return append(append(b, tail...), "YZ"...)
 }
 
 // zeros is a reader of nothing else.

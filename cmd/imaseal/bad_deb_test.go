@@ -155,7 +155,7 @@ func badCompressions() []badPackage {
 			} {
 				add(name+"-"+what, name, member, func(t testing.TB, m *arMember) { recode(t, m, change) })
 			}
-			add(name+"-is-not-"+suffix[1:], "but none", member, func(t testing.TB, m *arMember) {
+			add(name+"-is-not-"+suffix[1:], name, member, func(t testing.TB, m *arMember) {
 				m.rename(name)
 				m.content = gunzipped(t, m.content)
 			})
@@ -164,21 +164,24 @@ func badCompressions() []badPackage {
 		add(part+"-checksum", part+".tar.gz", member, func(_ testing.TB, m *arMember) { m.content = bytes.Clone(m.content); m.content[len(m.content)-8] ^= 1 })
 		add(part+"-called-plain", "the content is not none but gzip", member, func(_ testing.TB, m *arMember) { m.rename(part + ".tar") })
 		add(part+"-called-rot13", "dpkg knows no such compression", member, func(_ testing.TB, m *arMember) { m.rename(part + ".tar.rot13") })
-		// A gibibyte of zeros behind the archive, in streams of a mebibyte each and, where
-		// that is quickly made, less in one.
-		for suffix := range compressors {
+		// Zeros behind the archive, in one stream: dpkg reads no second one.
+		for suffix, size := range map[string]int64{".gz": 256 << 20, ".zst": 1 << 30, ".xz": 1 << 30} {
 			want := map[string]string{"control": "decompression bomb", "data": "of padding after the end mark"}[part]
-			bomb := func(name string, streams int, size int64) {
-				add(name, want, member, func(t testing.TB, m *arMember) {
-					first, zero := bytes.NewReader(gunzipped(t, m.content)), io.LimitReader(zeros{}, size)
-					m.rename(part + ".tar" + suffix)
-					m.content = slices.Concat(compressed(t, suffix, first), bytes.Repeat(compressed(t, suffix, zero), streams))
-				})
-			}
-			bomb(part+"-bomb-of-1-gib"+suffix, 1024, 1<<20)
-			if suffix != ".xz" {
-				bomb(part+"-bomb-in-one-stream"+suffix, 1, 256<<20)
-			}
+			add(part+"-bomb"+suffix, want, member, func(t testing.TB, m *arMember) {
+				first := bytes.NewReader(gunzipped(t, m.content))
+				m.rename(part + ".tar" + suffix)
+				if suffix == ".xz" {
+					zero := compressed(t, suffix, io.LimitReader(zeros{}, 1<<20))
+					m.content = xzOf(append([][]byte{compressed(t, suffix, first)}, slices.Repeat([][]byte{zero}, int(size>>20))...)...)
+					return
+				}
+				m.content = compressed(t, suffix, io.MultiReader(first, io.LimitReader(zeros{}, size)))
+			})
+			add(part+"-of-two-streams"+suffix, part+".tar"+suffix, member, func(t testing.TB, m *arMember) {
+				one := compressed(t, suffix, bytes.NewReader(gunzipped(t, m.content)))
+				m.rename(part + ".tar" + suffix)
+				m.content = slices.Concat(one, one)
+			})
 		}
 	}
 	add("control-called-bz2", "dpkg knows no such compression", theControl, func(_ testing.TB, m *arMember) { m.rename("control.tar.bz2") })

@@ -299,8 +299,8 @@ func badRPMSignatures() []badPackage {
 					r.headerSums()
 				})})
 		}
-		moved("signatures-in-both-headers", "", "main header: malformed: file signatures are in the main header (tag 5090)", true)
-		moved("signatures-in-the-main-header", "", "main header: warning: file signatures are in the main header (tag 5090)", false)
+		moved("signatures-in-both-headers", "", "file signatures are in the main header (tag 5090)", true)
+		moved("signatures-in-the-main-header", "", "file signatures are in the main header (tag 5090)", false)
 		all[len(all)-2].want, all[len(all)-1].want = other, other
 	}
 
