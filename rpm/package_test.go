@@ -129,6 +129,13 @@ func TestTrustHeaderDigests(t *testing.T) {
 	if len(classes) != 9 || classes["usr/bin/su"] != sign.ClassELF || classes["usr/bin/b1"] != sign.ClassScript || classes["usr/share/empty"] != sign.ClassOther {
 		t.Errorf("classes %v", classes)
 	}
+	// It is said when the package is written.
+	p := open(t, raw, Options{TrustHeaderDigests: true})
+	warned := ""
+	write(t, p, new(sign.Manifest), sign.WriteOptions{Warn: func(s string) { warned += s }})
+	if !strings.Contains(warned, "payload was not read") || !strings.Contains(warned, "FILECOLORS, FILECLASS") {
+		t.Errorf("warned %q", warned)
+	}
 	// The same signatures come out as with the payload read.
 	a, _ := signed(t, raw, Options{})
 	b, _ := signed(t, raw, Options{TrustHeaderDigests: true})

@@ -180,6 +180,9 @@ func (p *Package) newSignatureHeader(ctx context.Context, m *sign.Manifest, o si
 	if o.Warn == nil {
 		o.Warn = func(string) {}
 	}
+	if p.trust {
+		o.Warn("its payload was not read: the digests are those of its header, and exec means what FILECOLORS, FILECLASS and the modes there say")
+	}
 	if p.irregular != "" {
 		o.Warn(fmt.Sprintf("its signature header is written anew, which unsign cannot undo (%s)", p.irregular))
 	}
