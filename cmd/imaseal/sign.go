@@ -254,7 +254,7 @@ func (s *signing) alreadySigned(ctx context.Context, pkg sign.Package, jobs int,
 	if malformed != nil {
 		return false, fmt.Errorf("it carries malformed file signatures (%w): use --force to replace them", malformed)
 	}
-	return false, fmt.Errorf("it carries other file signatures (%s): use --force to replace them", differs)
+	return false, fmt.Errorf("it carries other file signatures (%s), by another key or of another selection: use --force to replace them", differs)
 }
 
 // difference returns the first thing in which the file signatures that pkg carries
