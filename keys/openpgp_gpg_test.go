@@ -162,6 +162,7 @@ func TestAGPGThatMisbehaves(t *testing.T) {
 	list := "case \"$*\" in *--list-secret-keys*) echo 'sec:u:255:22::1::::::scS:::::ed25519:'; echo 'fpr:::::::::" + fpr + ":';; "
 	for _, tt := range []struct{ name, script, want string }{
 		{"it says nothing", "exit 0", "no such secret key"},
+		{"it lists a record that is cut", "echo sec; echo fpr", "made at \"\""},
 		{"it fails without a word", "exit 2", "exit status 2"},
 		{"its last word is the reason", "echo 'gpg: first' >&2; echo 'gpg: the reason' >&2; exit 2", "gpg failed: the reason"},
 		{"it writes without end", "head -c 40000000 /dev/zero", "gpg wrote more than"},
