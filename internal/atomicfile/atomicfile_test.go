@@ -50,14 +50,7 @@ func TestWriteModeOfANewFile(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "f")
-			err := Write(t.Context(), path, func(f *os.File) error {
-				info, err := f.Stat()
-				if err == nil && info.Mode().Perm() != 0o600 {
-					t.Errorf("others may look at the temporary: mode %v", info.Mode())
-				}
-				return err
-			}, Options{Mode: test.mode})
-			if err != nil {
+			if err := Write(t.Context(), path, content("new"), Options{Mode: test.mode}); err != nil {
 				t.Fatal(err)
 			}
 			info, err := os.Stat(path)
@@ -68,6 +61,21 @@ func TestWriteModeOfANewFile(t *testing.T) {
 				t.Errorf("mode %v, want %v", info.Mode(), test.want)
 			}
 		})
+	}
+}
+
+func TestTemporariesAreForTheirOwnerOnly(t *testing.T) {
+	old := syscall.Umask(0)
+	defer syscall.Umask(old)
+	err := Write(t.Context(), filepath.Join(t.TempDir(), "f"), func(f *os.File) error {
+		info, err := f.Stat()
+		if err == nil && info.Mode() != 0o600 {
+			t.Errorf("mode %v", info.Mode())
+		}
+		return err
+	}, Options{})
+	if err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -10,13 +10,15 @@ import (
 	"syscall"
 	"testing"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
 const (
 	user   = 65534 // nobody, who owns what is in the folder that asUser gives them
-	nobody = 65533 // and somebody else
+	nobody = 65533 // somebody else
+	group  = 65532 // a group of the user, besides the first, which has their number
 )
 
 // asUser gives the folder and all that is in it to a user and runs f as them, in a
@@ -43,13 +45,14 @@ func asUser(t *testing.T, dir string, f func()) {
 // run runs f as the user.
 func run(t *testing.T, f func()) {
 	t.Helper()
+	groups := []uint32{group}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		// Never unlocked: the thread, whose rights are gone, ends with the goroutine.
 		runtime.LockOSThread()
 		for _, call := range [][3]uintptr{
-			{unix.SYS_SETGROUPS, 0, 0},
+			{unix.SYS_SETGROUPS, uintptr(len(groups)), uintptr(unsafe.Pointer(&groups[0]))},
 			{unix.SYS_SETRESGID, user, user},
 			{unix.SYS_SETRESUID, user, user},
 		} {
@@ -140,9 +143,9 @@ func TestLikeWithoutRoot(t *testing.T) {
 		wantGid, wantMode uint32
 	}{
 		{"of oneself", user, user, 0o6755, user, 0o6755},
-		{"of another in one's group", nobody, user, 0o664, user, 0o664},
+		{"of another in one's group", nobody, group, 0o664, group, 0o664},
 		{"of another", nobody, nobody, 0o644, user, 0o644},
-		{"of another lends no rights", nobody, user, 0o6755, user, 0o755},
+		{"of another lends no rights", nobody, group, 0o6755, group, 0o755},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			dir := t.TempDir()

@@ -69,6 +69,13 @@ func big(t testing.TB) (compressed, data []byte) {
 	return bigXz, bigData
 }
 
+// Options of xz: with the small dictionary a decoder is made at once, with the large
+// one it is as large as may be, and the program itself does not take long.
+const (
+	smallDictionary = "--lzma2=dict=4KiB"
+	largeDictionary = "--lzma2=preset=0,dict=64MiB"
+)
+
 // readAll reads and closes what open gives.
 func readAll(open func() (io.ReadCloser, error)) ([]byte, error) {
 	r, err := open()

@@ -203,7 +203,7 @@ func TestXzProgramMemory(t *testing.T) {
 		t.Errorf("limits of %s and with several threads %s bytes, want %s", columns[2], columns[3], want)
 	}
 	data := text(300 << 10)
-	for _, options := range [][]string{{"-9"}, {"-9", "--block-size=100KiB"}, {"-9", "-T2", "--block-size=100KiB"}} {
+	for _, options := range [][]string{{largeDictionary}, {largeDictionary, "--block-size=100KiB"}, {largeDictionary, "-T2", "--block-size=100KiB"}} {
 		r, c := openChild(t, xzProgram.with(t, data, options...)) // the largest dictionary fits
 		if got, err := io.ReadAll(r); err != nil || !bytes.Equal(got, data) || c.instead != nil {
 			t.Errorf("%v: %d bytes, %v", options, len(got), err)

@@ -73,7 +73,7 @@ func TestXzIndex(t *testing.T) {
 
 // A file with an odd index is left to the plain reader, which refuses it.
 func TestXzIndexesThatAreWrong(t *testing.T) {
-	data := xzProgram.with(t, text(300), "--block-size=100")
+	data := xzProgram.with(t, text(300), "--block-size=100", smallDictionary)
 	x, err := readXzIndex(bytes.NewReader(data), int64(len(data)))
 	if err != nil {
 		t.Fatal(err)

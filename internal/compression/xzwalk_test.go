@@ -40,7 +40,7 @@ func firstBytes(t *testing.T, data []byte) (offsets []int64) {
 // A first byte of a chunk that is not zero changes nothing in what is decoded, yet the
 // program refuses it, and so do we, in every block and every stream.
 func TestXzChunksWithAnotherFirstByte(t *testing.T) {
-	stream := xzProgram.with(t, slices.Concat(text(300<<10), noise(100<<10), hex.AppendEncode(nil, noise(200<<10))), "--check=sha256", "--block-size=250KiB")
+	stream := xzProgram.with(t, slices.Concat(text(300<<10), noise(100<<10), hex.AppendEncode(nil, noise(200<<10))), "--check=sha256", "--block-size=250KiB", "--lzma2=dict=256KiB")
 	offsets := firstBytes(t, stream)
 	if len(offsets) < 8 {
 		t.Fatalf("only %d chunks", len(offsets))
