@@ -159,3 +159,24 @@ func TestDpkgSig(t *testing.T) {
 		}
 	}
 }
+
+// TestSignatureMadeLater: what debsigs adds to a package that is signed already does
+// not touch the file signatures, and goes when the original is put back.
+func TestSignatureMadeLater(t *testing.T) {
+	for name, raw := range map[string][]byte{
+		"nothing before":     build{}.bytes(t),
+		"a signature before": build{tail: []arMember{{name: "_gpgorigin", content: []byte("stale")}}}.bytes(t),
+	} {
+		s := signed(t, raw, sign.WriteOptions{DropOpenPGP: true})
+		s = append(s, arOf(arMember{name: "_gpgmaint", content: []byte("later")})[8:]...)
+		if r := verify(t, s); !r.OK() {
+			t.Errorf("%s: Verify: %+v", name, r)
+		}
+		if err := open(t, s).CanWrite(new(sign.Manifest), sign.WriteOptions{}); err == nil || !strings.Contains(err.Error(), "_gpgmaint") {
+			t.Errorf("%s: CanWrite: %v", name, err)
+		}
+		if !bytes.Equal(write(t, open(t, s), nil, sign.WriteOptions{}), raw) {
+			t.Errorf("%s: unsign gives other bytes", name)
+		}
+	}
+}

@@ -2,24 +2,14 @@ package deb
 
 import (
 	"bytes"
-	"crypto"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/rsa"
 	"crypto/sha256"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"fmt"
-	"math/big"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/imaseal/imaseal/sign"
 )
@@ -84,7 +74,7 @@ func TestDpkgDebReads(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := fmt.Sprint(names); !strings.Contains(got, "- ima-control-signatures - ima-package - ima-signatures") || len(names) != 6+4 {
+		if got := fmt.Sprint(names); !strings.Contains(got, "- ima-control-signatures - ima-package - ima-signatures") || len(names) != len(treeControl)+4 {
 			t.Errorf("dpkg-deb -e: %s", got)
 		}
 	}
@@ -122,6 +112,9 @@ func TestDpkgInstalls(t *testing.T) {
 	if out := dpkg("--verify", "hello"); out != "" {
 		t.Errorf("dpkg --verify: %s", out)
 	}
+	if got, want := dpkg("--status", "hello"), "\nInstalled-Size: 3\n"; !strings.Contains(got, want) {
+		t.Errorf("dpkg --status does not have %q:\n%s", want, got)
+	}
 	if out := dpkg("--audit"); out != "" {
 		t.Errorf("dpkg --audit: %s", out)
 	}
@@ -134,6 +127,16 @@ func TestDpkgInstalls(t *testing.T) {
 	}
 	if found, _ := filepath.Glob(info + "unsigned*"); len(found) > 0 {
 		t.Errorf("dpkg installed %q", found)
+	}
+	if got, err := os.ReadFile(info + "md5sums"); err != nil || string(got) != treeSums {
+		t.Errorf("md5sums: %q, %v", got, err)
+	}
+	empty := filepath.Join(root, "usr/share/hello/empty")
+	if err := os.WriteFile(empty, []byte("x"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if out := dpkg("--verify", "hello"); !strings.Contains(out, "/usr/share/hello/empty") {
+		t.Errorf("dpkg --verify does not see a changed file: %q", out)
 	}
 	if got, err := os.ReadFile(filepath.Join(root, "usr/bin/hi")); err != nil || !bytes.HasPrefix(got, []byte("\x7fELF")) {
 		t.Errorf("usr/bin/hi: %v", err)
@@ -268,126 +271,5 @@ func TestLintian(t *testing.T) {
 				t.Errorf("%s: lintian adds %q, want %q", name, tag, c.want[i])
 			}
 		}
-	}
-}
-
-// A toolKey is a key that evmctl and openssl can use.
-type toolKey struct {
-	signer             *sign.Signer
-	private, cert, pub string
-}
-
-func newToolKey(t testing.TB, key crypto.Signer) toolKey {
-	t.Helper()
-	id, err := sign.KeyIDFromPublicKey(key.Public())
-	if err != nil {
-		t.Fatal(err)
-	}
-	k := toolKey{}
-	if k.signer, err = sign.NewSigner(key, id); err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	put := func(name, kind string, der []byte, err error) string {
-		if err != nil {
-			t.Fatal(err)
-		}
-		path := filepath.Join(dir, name)
-		if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		return path
-	}
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	k.private = put("key.pem", "PRIVATE KEY", der, err)
-	der, err = x509.MarshalPKIXPublicKey(key.Public())
-	k.pub = put("pub.pem", "PUBLIC KEY", der, err)
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"}, NotAfter: time.Now().Add(time.Hour)}
-	der, err = x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	k.cert = store(t, "cert.der", der) // evmctl reads no PEM
-	return k
-}
-
-// TestEvmctlAndAttr: setfattr reads the manifest, getfattr prints it, and evmctl and
-// openssl take the signatures for their own.
-func TestEvmctlAndAttr(t *testing.T) {
-	need(t, "dpkg-deb", "setfattr", "getfattr", "evmctl", "openssl")
-	raw := dpkgDeb(t, tree(t), "-Zxz")
-	rsaKey, err := rsa.GenerateKey(rand.Reader, 2048)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ecKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for name, k := range map[string]toolKey{"RSA": newToolKey(t, rsaKey), "EC": newToolKey(t, ecKey)} {
-		t.Run(name, func(t *testing.T) {
-			p := open(t, raw)
-			m, err := sign.Sign(t.Context(), p, k.signer, sign.Options{})
-			if err != nil {
-				t.Fatal(err)
-			}
-			s := store(t, "signed.deb", write(t, p, m, sign.WriteOptions{}))
-			dir, control := t.TempDir(), t.TempDir()
-			run(t, "", true, "dpkg-deb", "-x", s, dir)
-			run(t, "", true, "dpkg-deb", "-e", s, control)
-			for _, c := range []struct {
-				dir, text string
-				entries   []sign.Entry
-			}{{dir, "ima-signatures", m.Files}, {control, "ima-control-signatures", m.Control}} {
-				text := filepath.Join(control, c.text)
-				if out, err := exec.Command("setfattr", "-n", sign.XattrName, "-v", "0x030204", text).CombinedOutput(); err != nil {
-					t.Skipf("security.ima cannot be set here, which takes a capability: %s", out)
-				}
-				run(t, c.dir, true, "setfattr", "--restore="+text)
-				args := []string{"getfattr", "--dump", "--encoding=base64", "--match=^security\\.ima$", "--"}
-				for _, e := range c.entries {
-					args = append(args, e.Path)
-				}
-				want, err := os.ReadFile(text)
-				if err != nil {
-					t.Fatal(err)
-				}
-				if got := run(t, c.dir, true, args...); got != string(want) {
-					t.Errorf("getfattr prints\n%s, %s is\n%s", got, c.text, want)
-				}
-				for _, e := range c.entries {
-					path := filepath.Join(c.dir, e.Path)
-					run(t, "", false, "evmctl", "ima_verify", "-a", "sha256", "-k", k.cert, path)
-					parsed, err := sign.ParseSignature(e.Value)
-					if err != nil {
-						t.Fatal(err)
-					}
-					run(t, "", true, "openssl", "dgst", "-sha256", "-verify", k.pub, "-signature", store(t, "sig", parsed.Sig), path)
-				}
-			}
-			// The other way round: what evmctl makes.
-			for i, e := range m.Files {
-				path := filepath.Join(dir, e.Path)
-				run(t, "", false, "evmctl", "ima_sign", "-a", "sha256", "-k", k.private, path)
-				made := []byte(run(t, "", true, "getfattr", "--absolute-names", "--only-values", "-n", sign.XattrName, "--", path))
-				if name == "RSA" && !bytes.Equal(made, e.Value) {
-					t.Errorf("%q: evmctl makes %x, we %x", e.Path, made, e.Value)
-				}
-				m.Files[i].Value = made
-			}
-			selection, hash := m.Statement.Selection, m.Statement.Hash
-			if m.Statement, err = p.Statement(t.Context(), m); err != nil {
-				t.Fatal(err)
-			}
-			m.Statement.Selection, m.Statement.Hash = selection, hash
-			if err := m.Statement.Sign(k.signer); err != nil {
-				t.Fatal(err)
-			}
-			q := open(t, write(t, p, m, sign.WriteOptions{}))
-			r, err := sign.Verify(t.Context(), q, trusted(t, k.signer), sign.Options{})
-			if err != nil || !r.OK() {
-				t.Errorf("Verify of evmctl's signatures: %+v, %v", r, err)
-			}
-		})
 	}
 }
