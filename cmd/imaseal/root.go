@@ -18,7 +18,8 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	err := root.ExecuteContext(ctx)
-	if ctx.Err() != nil {
+	// A prompt hears of a signal before ctx does.
+	if ctx.Err() != nil || errors.Is(err, context.Canceled) {
 		fmt.Fprintln(stderr, "imaseal: interrupted; every package is either as it was or finished")
 		return exitInterrupted
 	}
