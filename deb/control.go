@@ -3,6 +3,8 @@ package deb
 import (
 	"archive/tar"
 	"bytes"
+	"cmp"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +16,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	"github.com/imaseal/imaseal/internal/compression"
+	"github.com/imaseal/imaseal/sign"
 )
 
 // The control members that imaseal adds, in the order in which they stand behind
@@ -210,7 +213,7 @@ func parseControl(raw []byte) (*control, error) {
 			fault = "is no plain file"
 		case strings.Contains(h.Name, "/"):
 			fault = "is in a folder"
-		case len(h.Name) > maxControlName || strings.ContainsFunc(h.Name, func(r rune) bool { return r <= ' ' || r == 0x7f }):
+		case len(h.Name) > maxControlName || strings.ContainsFunc(h.Name, func(r rune) bool { return r <= ' ' || r >= 0x7f || r == ':' }):
 			fault = "has a name that no control member has"
 		case h.Name == "control" && h.Size > maxControlFile:
 			fault = fmt.Sprintf("has %d bytes, at most %d are taken", h.Size, maxControlFile)
@@ -267,6 +270,22 @@ func (m *controlMember) executed() bool {
 		return false
 	}
 	return scripts[m.name] || m.mode&0o111 != 0 || bytes.HasPrefix(m.content, []byte("#!"))
+}
+
+// state returns the digests of the members that no file signature covers and that
+// are not ours, for the statement: control, conffiles, and the others by name.
+func (c *control) state() []sign.MemberDigest {
+	var stated []sign.MemberDigest
+	for _, m := range c.members {
+		if !ours(m.name) && !m.executed() {
+			stated = append(stated, sign.MemberDigest{Name: m.name, SHA256: sha256.Sum256(m.content)})
+		}
+	}
+	rank := map[string]int{"control": -2, "conffiles": -1}
+	slices.SortFunc(stated, func(a, b sign.MemberDigest) int {
+		return cmp.Or(rank[a.Name]-rank[b.Name], strings.Compare(a.Name, b.Name))
+	})
+	return stated
 }
 
 // executed returns the members that have to be signed.

@@ -269,3 +269,31 @@ func TestEveryByteCounts(t *testing.T) {
 		}
 	}
 }
+
+// TestEveryControlMemberCounts changes, adds and takes away control members that no
+// file signature covers, in the visible archive and in the embedded one alike.
+func TestEveryControlMemberCounts(t *testing.T) {
+	honest := build{control: append(controlFiles(), file("./triggers", 0o644, "activate hello\n"))}
+	m, err := sign.Sign(t.Context(), open(t, honest.bytes(t)), testKey, sign.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, control := range map[string][]entry{
+		"control":      append(controlFiles()[:1], append([]entry{file("./control", 0o644, controlText+"Essential: yes\n")}, honest.control[2:]...)...),
+		"triggers":     append(controlFiles(), file("./triggers", 0o644, "interest-noawait /usr\n")),
+		"less":         controlFiles(),
+		"more":         append(slices.Clone(honest.control), file("./shlibs", 0o644, "libhello 1 hello\n")),
+		"more, dotted": append(slices.Clone(honest.control), file("./a.b", 0o644, "")),
+	} {
+		t.Run(name, func(t *testing.T) {
+			other := open(t, build{control: control}.bytes(t))
+			r := verify(t, write(t, other, m, sign.WriteOptions{}))
+			if len(r.Findings) != 1 || r.Findings[0].Reason != sign.ReasonDigestMismatch {
+				t.Errorf("findings %+v, want one digest mismatch", r.Findings)
+			}
+		})
+	}
+	if r := verify(t, write(t, open(t, honest.bytes(t)), m, sign.WriteOptions{})); !r.OK() {
+		t.Errorf("the honest package: %+v", r.Findings)
+	}
+}

@@ -26,7 +26,7 @@ type Package struct {
 	info    sign.Info
 	kept    *control // the visible control archive where it is small, otherwise nil
 
-	stated  []sign.MemberDigest // those of control and conffiles
+	stated  []sign.MemberDigest // of the members that are neither executed nor ours
 	scripts []controlMember     // the members that are executed
 
 	signed    bool // members of ours are there, malformed or not
@@ -54,11 +54,7 @@ func Open(r io.ReaderAt, size int64, o Options) (*Package, error) {
 		return nil, fmt.Errorf("offset %d: %w", a.control.offset, err)
 	}
 	p := &Package{archive: a, jobs: o.Jobs}
-	for _, name := range []string{"control", "conffiles"} {
-		if m := visible.member(name); m != nil {
-			p.stated = append(p.stated, sign.MemberDigest{Name: name, SHA256: sha256.Sum256(m.content)})
-		}
-	}
+	p.stated = visible.state()
 	fields, err := fields(visible.member("control").content)
 	if err != nil {
 		return nil, fmt.Errorf("offset %d: %s: %w", a.control.offset, a.control.name, err)

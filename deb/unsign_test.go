@@ -238,7 +238,7 @@ func TestLayout(t *testing.T) {
 	for _, d := range m.Statement.Members {
 		members = append(members, d.Name)
 	}
-	if want := []string{"control", "conffiles", "ima-signatures", "ima-control-signatures", "data.tar"}; !slices.Equal(members, want) {
+	if want := []string{"control", "conffiles", "md5sums", "ima-signatures", "ima-control-signatures", "data.tar"}; !slices.Equal(members, want) {
 		t.Errorf("the statement names %q, want %q", members, want)
 	}
 	if len(m.Control) != 2 || m.Control[0].Path != "isinstallable" || m.Control[1].Path != "preinst" {

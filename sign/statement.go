@@ -22,6 +22,7 @@ import (
 //	Exclude: /usr/share/doc/**
 //	Hash: sha256
 //	SHA256-control: 64 hexadecimal digits
+//	SHA256-md5sums: …
 //	SHA256-ima-signatures: …
 //	SHA256-ima-control-signatures: …
 //	SHA256-data.tar: …
@@ -57,9 +58,10 @@ const (
 	memberPrefix    = "SHA256-"
 
 	// maxStatement bounds the text in bytes; two full lists of the longest globs
-	// fit in. maxMembers bounds the digests, of which a .deb has five.
+	// fit in. maxMembers bounds the digests: a .deb has one for each control member
+	// that is not executed, of which a dozen are many.
 	maxStatement = 1 << 20
-	maxMembers   = 64
+	maxMembers   = 2048
 )
 
 // Body returns the bytes that the signature is over. It fails when a field could
