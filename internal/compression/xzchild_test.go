@@ -229,10 +229,12 @@ func TestXzProgramThatHangsIsEndedByClose(t *testing.T) {
 	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
 		t.Fatal(err)
 	}
+	// It is what the script has started that says it is up, and stays.
+	const hang = "/bin/sh -c 'echo up >&9; exec /bin/sleep 1000'"
 	for name, script := range map[string]string{
-		"before its first byte": "exec 9>" + pipe + "; echo up >&9; /bin/sleep 1000; exit",
-		"in the middle":         "exec 9>" + pipe + "; echo up >&9; echo half; /bin/sleep 1000; exit",
-		"while it writes":       "exec 9>" + pipe + "; echo up >&9; REAL \"$@\"; /bin/sleep 1000; exit",
+		"before its first byte": "exec 9>" + pipe + "; " + hang + "; exit",
+		"in the middle":         "exec 9>" + pipe + "; echo half; " + hang + "; exit",
+		"while it writes":       "exec 9>" + pipe + "; while :; do echo garbage; done & " + hang + "; exit",
 	} {
 		t.Run(name, func(t *testing.T) {
 			fakeXz(t, script)
