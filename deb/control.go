@@ -162,6 +162,17 @@ func oneControlStream(name string, content *io.SectionReader) error {
 	return nil
 }
 
+// oneStream refuses a member of more than one compressed stream. dpkg-deb (1.21 to
+// 1.23 were tried) takes the end of the first for the end of the archive, where all
+// others read on: what stands in a second one a verifier would see, and nobody install.
+func oneStream(r io.ReaderAt, size int64, f compression.Format) error {
+	err := compression.OneStream(r, size, f)
+	if err == compression.ErrStreams {
+		return fmt.Errorf("%w, of which dpkg reads the first only", err)
+	}
+	return err
+}
+
 // decompress opens the control archive of name and content r. The content must be what the
 // name promises: tools differ in which of the two they go by.
 func decompress(name string, r io.Reader) (io.ReadCloser, error) {

@@ -5,6 +5,7 @@ import (
 	"compress/gzip"
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
 	"io"
 	"os/exec"
 	"slices"
@@ -169,7 +170,7 @@ func TestSecondStreams(t *testing.T) {
 	data, control := tarOf(t, payloadFiles()...), tarOf(t, noFolder().control...)
 	cut := bytes.Index(data, []byte("./usr/bin/hello"))
 	cutControl := bytes.Index(control, []byte("./preinst"))
-	want := errStreams.Error()
+	want := compression.ErrStreams.Error()
 	for _, suffix := range []string{".xz", ".zst", ".bz2"} {
 		for name, content := range secondStreams(t, suffix, data, cut) {
 			t.Run("data.tar"+suffix+" "+name, func(t *testing.T) {
@@ -216,7 +217,7 @@ func TestWhereAStreamEnds(t *testing.T) {
 			if err := check(frame, compression.Zstd); err != nil {
 				t.Errorf("%x: %v", frame[:9], err)
 			}
-			if err := check(append(frame, frame...), compression.Zstd); err != errStreams {
+			if err := check(append(frame, frame...), compression.Zstd); !errors.Is(err, compression.ErrStreams) {
 				t.Errorf("%x twice: %v", frame[:9], err)
 			}
 		}
@@ -224,7 +225,7 @@ func TestWhereAStreamEnds(t *testing.T) {
 	head := []byte("BZh91AY&SY")
 	for at := 64<<10 - 12; at < 64<<10+3; at++ {
 		raw := append(append(bytes.Clone(head), make([]byte, at-len(head))...), head...)
-		if err := check(raw, compression.Bzip2); err != errStreams {
+		if err := check(raw, compression.Bzip2); !errors.Is(err, compression.ErrStreams) {
 			t.Errorf("a bzip2 stream at %d: %v", at, err)
 		}
 		if err := check(raw[:len(raw)-1], compression.Bzip2); err != nil {

@@ -1,34 +1,30 @@
-package deb
+package compression
 
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
-
-	"github.com/imaseal/imaseal/internal/compression"
 )
 
-// dpkg-deb (1.21 to 1.23 were tried) decompresses the first xz or bzip2 stream, or
-// the first zstd frame, and takes its end for the end of the archive, where all
-// others read on. What stands in a second one is seen by a verifier and never
-// installed, so there must be none. Of gzip dpkg-deb reads all members, and of lzma
-// there is no second stream.
+// ErrStreams says that a file has more than one compressed stream.
+var ErrStreams = errors.New("more than one compressed stream")
 
-// errStreams says that a member is read to its end by everybody but dpkg.
-var errStreams = errors.New("more than one compressed stream, of which dpkg reads the first only")
-
-// oneStream refuses a member of size bytes in format f that has more than one
-// stream. A member that the decoder refuses as well it may let pass.
-func oneStream(r io.ReaderAt, size int64, f compression.Format) error {
+// OneStream returns [ErrStreams] when the size bytes of r, in format f, are more than
+// one xz or bzip2 stream, or one zstd frame. Some programs, dpkg-deb among them, take
+// the end of the first for the end of the file. Of gzip everybody reads all members,
+// and lzma has no second stream. A file that the decoder refuses OneStream may let
+// pass.
+func OneStream(r io.ReaderAt, size int64, f Format) error {
 	switch f {
-	case compression.Xz:
+	case Xz:
 		return oneXz(r, size)
-	case compression.Zstd:
+	case Zstd:
 		return oneZstd(r, size)
-	case compression.Bzip2:
+	case Bzip2:
 		return oneBzip2(io.NewSectionReader(r, 0, size))
 	}
 	return nil
@@ -38,42 +34,47 @@ func oneStream(r io.ReaderAt, size int64, f compression.Format) error {
 // decoder compares with the blocks, to the beginning of the stream,
 // https://tukaani.org/xz/xz-file-format.txt.
 func oneXz(r io.ReaderAt, size int64) error {
-	const headerSize = 12 // bytes, of a stream's header and of its footer
-	var foot [headerSize]byte
-	if size < 2*headerSize {
+	var foot [xzHeaderSize]byte
+	if size < 2*xzHeaderSize {
 		return nil
 	}
-	if n, err := r.ReadAt(foot[:], size-headerSize); n < headerSize {
-		return noEOF(err)
+	if err := readFullAt(r, foot[:], size-xzHeaderSize); err != nil {
+		return err
 	}
-	if string(foot[10:]) != "YZ" {
+	if string(foot[10:]) != xzFooterEnd {
 		return fmt.Errorf("the last bytes are not those of an xz stream but %q", foot[10:])
 	}
 	length := (int64(binary.LittleEndian.Uint32(foot[4:8])) + 1) * 4
-	start := size - headerSize - length // of the index
-	if start < headerSize {
+	start := size - xzHeaderSize - length // of the index
+	if start < xzHeaderSize {
 		return errors.New("the index of the xz stream is longer than the stream")
 	}
 	index := bufio.NewReader(io.NewSectionReader(r, start+1, length-1))
-	count, err := binary.ReadUvarint(index)
-	if err != nil {
-		return fmt.Errorf("index of the xz stream: %w", noEOF(err))
-	}
-	for range count {
-		stored, err := binary.ReadUvarint(index)
-		if err != nil {
-			return fmt.Errorf("index of the xz stream: %w", noEOF(err))
+	var failed error
+	number := func() uint64 {
+		n, err := binary.ReadUvarint(index)
+		if err == io.EOF {
+			err = io.ErrUnexpectedEOF
 		}
-		if _, err := binary.ReadUvarint(index); err != nil { // the size decompressed
-			return fmt.Errorf("index of the xz stream: %w", noEOF(err))
+		failed = cmp.Or(failed, err)
+		return n
+	}
+	for range number() {
+		stored := number()
+		number() // the size decompressed
+		if failed != nil {
+			break
 		}
 		if stored > uint64(start) {
 			return errors.New("the index of the xz stream has blocks that are larger than the stream")
 		}
 		start -= int64(stored+3) &^ 3
 	}
-	if start != headerSize {
-		return errStreams
+	if failed != nil {
+		return fmt.Errorf("index of the xz stream: %w", failed)
+	}
+	if start != xzHeaderSize {
+		return ErrStreams
 	}
 	return nil
 }
@@ -115,7 +116,7 @@ func oneZstd(r io.ReaderAt, size int64) error {
 		at += 4 // the checksum
 	}
 	if at < size {
-		return errStreams
+		return ErrStreams
 	}
 	return nil
 }
@@ -139,7 +140,7 @@ func oneBzip2(r io.Reader) error {
 				break
 			}
 			if i >= 4 && string(rest[i-4:i-1]) == head[:3] {
-				return errStreams
+				return ErrStreams
 			}
 			rest = rest[i+len(head[4:]):]
 		}
