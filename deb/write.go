@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 	"time"
 
 	"github.com/imaseal/imaseal/sign"
@@ -95,6 +96,17 @@ func (p *Package) Write(ctx context.Context, w io.Writer, m *sign.Manifest, o si
 	return p.writeOpenPGP(ctx, w, content, o)
 }
 
+// gzipWriters keeps compressors, each of which has a MiB of tables to clear, for the
+// next package. The signatures hardly compress, so the fastest level is as good as
+// another.
+var gzipWriters = sync.Pool{New: func() any {
+	z, err := gzip.NewWriterLevel(nil, gzip.BestSpeed)
+	if err != nil {
+		panic(err) // the level is one that there is
+	}
+	return z
+}}
+
 // sealed returns the control archive with the manifest m, compressed.
 func (o *original) sealed(m *sign.Manifest) ([]byte, error) {
 	if m.Statement == nil {
@@ -120,11 +132,12 @@ func (o *original) sealed(m *sign.Manifest) ([]byte, error) {
 		contents[name] = sign.FormatAttributes(entries)
 	}
 	var b bytes.Buffer
-	// The signatures hardly compress, so the fastest level is as good as another.
-	z, err := gzip.NewWriterLevel(&b, gzip.BestSpeed)
-	if err != nil {
-		return nil, err
-	}
+	z := gzipWriters.Get().(*gzip.Writer)
+	z.Reset(&b)
+	defer func() {
+		z.Reset(io.Discard) // lets go of the archive
+		gzipWriters.Put(z)
+	}()
 	n := &counter{w: z}
 	if _, err := n.Write(o.entries); err != nil {
 		return nil, err
