@@ -283,16 +283,16 @@ func (m *controlMember) executed() bool {
 	return scripts[m.name] || m.mode&0o111 != 0 || bytes.HasPrefix(m.content, []byte("#!"))
 }
 
-// state returns the digests of the members that no file signature covers and that
-// are not ours, for the statement: control, conffiles, and the others by name.
+// state returns the digests of control, of conffiles, and of the other members that
+// no file signature covers and that are not ours, by name: those of the statement.
 func (c *control) state() []sign.MemberDigest {
 	var stated []sign.MemberDigest
+	rank := map[string]int{"control": -2, "conffiles": -1}
 	for _, m := range c.members {
-		if !ours(m.name) && !m.executed() {
+		if rank[m.name] != 0 || !ours(m.name) && !m.executed() {
 			stated = append(stated, sign.MemberDigest{Name: m.name, SHA256: sha256.Sum256(m.content)})
 		}
 	}
-	rank := map[string]int{"control": -2, "conffiles": -1}
 	slices.SortFunc(stated, func(a, b sign.MemberDigest) int {
 		return cmp.Or(rank[a.Name]-rank[b.Name], strings.Compare(a.Name, b.Name))
 	})

@@ -270,6 +270,22 @@ func TestEveryByteCounts(t *testing.T) {
 	}
 }
 
+// TestControlIsStated: the statement names control and conffiles also where they have
+// an x bit and so a file signature.
+func TestControlIsStated(t *testing.T) {
+	control := controlFiles()
+	for i := range control {
+		control[i].Mode = 0o755
+	}
+	var names []string
+	for _, d := range open(t, build{control: control}.bytes(t)).stated {
+		names = append(names, d.Name)
+	}
+	if !slices.Equal(names, []string{"control", "conffiles"}) {
+		t.Errorf("the statement names %q", names)
+	}
+}
+
 // TestEveryControlMemberCounts changes, adds and takes away control members that no
 // file signature covers, in the visible archive and in the embedded one alike.
 func TestEveryControlMemberCounts(t *testing.T) {
