@@ -16,7 +16,7 @@ func forky(t testing.TB) string {
 	if os.Getuid() != 0 {
 		t.Skip("only root may chroot")
 	}
-	return cached(t, "forky-*[^.k]", "scripts/forky-root")
+	return cached(t, "debian-forky-*rpm*[^.k]", "scripts/forky-root")
 }
 
 // below makes a temporary folder in root, and returns its path and that inside of it.
