@@ -1,0 +1,229 @@
+package installed
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/imaseal/imaseal/sign"
+	"github.com/imaseal/imaseal/sign/xattr"
+)
+
+// Which configuration files are labelled. A signature locks a file that people edit,
+// so that only those are by default which the kernel would refuse to execute.
+const (
+	ConffilesExecutable = "executable"
+	ConffilesAll        = "all"
+	ConffilesNone       = "none"
+)
+
+// ApplyOptions say which labels are set.
+type ApplyOptions struct {
+	// Keys, if not nil, are trusted: signatures are verified by them before anything
+	// is labelled. Otherwise the content is compared with the digests that the
+	// database records.
+	Keys *sign.TrustedKeys
+	// UnknownKeys says that packages signed by a key that is not among Keys are
+	// labelled all the same, after a comparison with the digests of the database.
+	UnknownKeys bool
+	// Replace says that a label that another key made is replaced.
+	Replace bool
+	// Conffiles is one of ConffilesExecutable, which is the default, ConffilesAll and
+	// ConffilesNone.
+	Conffiles string
+	// DryRun says that everything is done but setting labels.
+	DryRun bool
+}
+
+// Apply sets the labels that are missing on the files of the installed packages
+// called names, all when there are none. A file is labelled only after its content
+// was found to be what the signature is over, or what the database records.
+func (s *System) Apply(ctx context.Context, names []string, o ApplyOptions) (*Result, error) {
+	selected, errs, err := s.read(ctx, names)
+	if err != nil {
+		return nil, err
+	}
+	others, err := s.others(ctx, selected)
+	if err != nil {
+		return nil, err
+	}
+	a := &applying{system: s, options: o, owners: s.ownersOf(selected, others)}
+	result := &Result{Errors: errs}
+	var tasks []task
+	for _, p := range selected {
+		report := &Report{Package: p}
+		result.Reports = append(result.Reports, report)
+		recorded, ok := a.admit(report)
+		if !ok {
+			continue
+		}
+		for i := range p.Files {
+			if p.Files[i].Value != nil {
+				tasks = append(tasks, task{report: report, file: &p.Files[i], recordedOnly: recorded})
+			}
+		}
+	}
+	if len(tasks) > 0 && !o.DryRun {
+		if err := s.Root.Probe(sign.XattrName, tasks[0].file.Value); err != nil {
+			return nil, err
+		}
+	}
+	return result, s.run(ctx, tasks, a.file)
+}
+
+// An applying is what Apply has worked out.
+type applying struct {
+	system  *System
+	options ApplyOptions
+	owners  *owners
+}
+
+// admit decides whether the files of a package are labelled, and whether for want of
+// a key by the digests that the database records.
+func (a *applying) admit(r *Report) (recordedOnly, ok bool) {
+	p := r.Package
+	switch {
+	case p.Malformed != nil:
+		r.find("", KindMalformed, p.Malformed.Error())
+		return false, false
+	case !p.Signed:
+		return false, false
+	case a.options.Keys == nil:
+		return true, true
+	case p.Verify == nil:
+		return false, true
+	}
+	err := p.Verify(a.options.Keys)
+	switch {
+	case err == nil:
+		return false, true
+	case !errors.Is(err, sign.ErrUnknownKey):
+		r.find("", KindStatement, err.Error())
+		return false, false
+	case a.options.UnknownKeys:
+		return true, true
+	default:
+		r.find("", KindUnknownKey, err.Error())
+		return false, false
+	}
+}
+
+// file labels one file.
+func (a *applying) file(w *worker, t *task) {
+	f, err := a.system.Root.Open(t.file.Path)
+	switch {
+	case err == nil:
+		defer f.Close()
+	case absent(err):
+		if !t.file.Optional {
+			t.find(KindMissing, "")
+		}
+		return
+	case errors.Is(err, xattr.ErrNotRegular):
+		t.find(KindNotRegular, kindOf(a.system.Root, t.file.Path))
+		return
+	default:
+		t.find(KindError, err.Error())
+		return
+	}
+	label, err := f.Get(sign.XattrName)
+	if err != nil && !errors.Is(err, xattr.ErrUnsupported) {
+		t.find(KindError, err.Error())
+		return
+	}
+	if bytes.Equal(label, t.file.Value) {
+		t.counted, t.labelled = true, true
+		return
+	}
+	if t.file.Config && !takesConffile(a.options.Conffiles, f) {
+		return
+	}
+	t.counted = true
+	if isSignature(label) && !a.options.Replace {
+		if among(label, a.owners.values(t.file.Path)) {
+			t.labelled = true
+			return
+		}
+		t.find(KindKept, fmt.Sprintf("it carries a signature by key %s, which --replace would replace", keyOf(label)))
+		return
+	}
+	if !a.judge(w, t, f) || a.options.DryRun {
+		return
+	}
+	switch err := setLabel(f, label, t.file.Value); {
+	case errors.Is(err, errChanging):
+		t.changed = false
+		t.find(KindChanging, err.Error())
+	case err != nil:
+		t.changed = false
+		t.find(KindError, err.Error())
+	default:
+		t.labelled = true
+	}
+}
+
+// takesConffile reports whether the rule wants a configuration file to be labelled.
+func takesConffile(rule string, f *xattr.File) bool {
+	switch rule {
+	case ConffilesAll:
+		return true
+	case ConffilesNone:
+		return false
+	default:
+		return executable(f)
+	}
+}
+
+// judge reports whether the content of f is the one that its signature is over, and
+// so whether the label is set.
+func (a *applying) judge(w *worker, t *task, f *xattr.File) bool {
+	sig, err := sign.ParseSignature(t.file.Value)
+	if err != nil {
+		t.find(KindMalformed, err.Error())
+		return false
+	}
+	if t.recordedOnly && t.file.Digest == nil {
+		t.find(KindUnjudged, "the database records no digest of it: give the certificate of key "+sig.KeyID.String()+" (--cert)")
+		return false
+	}
+	found, err := w.digest(f, sig.Hash, t.file.Hash)
+	switch {
+	case errors.Is(err, errChanging):
+		t.find(KindChanging, err.Error())
+		return false
+	case errors.Is(err, unix.EACCES):
+		t.find(KindMismatch, "the kernel does not let it be read: "+err.Error())
+		return false
+	case err != nil:
+		t.find(KindError, err.Error())
+		return false
+	}
+	if t.recordedOnly {
+		err = compareRecorded(t.file, found)
+	} else {
+		err = a.options.Keys.VerifyDigest(sig, found[sig.Hash])
+	}
+	switch {
+	case err == nil:
+		t.changed = true
+		return true
+	case errors.Is(err, sign.ErrUnknownKey):
+		t.find(KindUnknownKey, err.Error())
+	case t.file.Config:
+		t.find(KindEdited, "its signature would not hold; imaseal sign-file signs it with a key of your own")
+	default:
+		t.find(KindMismatch, "the content is not what its signature is over")
+	}
+	return false
+}
+
+// compareRecorded compares the content with the digest that the database records.
+func compareRecorded(f *File, found sums) error {
+	if f.Digest == nil || !bytes.Equal(found[f.Hash], f.Digest) {
+		return fmt.Errorf("its %s is %x, the database records %x", f.Hash, found[f.Hash], f.Digest)
+	}
+	return nil
+}

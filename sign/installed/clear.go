@@ -1,0 +1,87 @@
+package installed
+
+import (
+	"context"
+	"errors"
+
+	"github.com/imaseal/imaseal/sign"
+	"github.com/imaseal/imaseal/sign/xattr"
+)
+
+// ClearOptions say how labels are removed.
+type ClearOptions struct {
+	// DryRun says that everything is done but removing labels.
+	DryRun bool
+}
+
+// Clear removes the labels of the installed packages called names, all when there
+// are none: those that are just what the database carries for the file, and no
+// others. A label that another installed package carries for the file too, which is
+// not selected, stays.
+func (s *System) Clear(ctx context.Context, names []string, o ClearOptions) (*Result, error) {
+	selected, errs, err := s.read(ctx, names)
+	if err != nil {
+		return nil, err
+	}
+	others, err := s.others(ctx, selected)
+	if err != nil {
+		return nil, err
+	}
+	stay := s.ownersOf(others)
+	result := &Result{Errors: errs}
+	var tasks []task
+	for _, p := range selected {
+		report := &Report{Package: p}
+		result.Reports = append(result.Reports, report)
+		if p.Malformed != nil {
+			report.find("", KindMalformed, p.Malformed.Error())
+		}
+		for i := range p.Files {
+			if p.Files[i].Value != nil {
+				tasks = append(tasks, task{report: report, file: &p.Files[i]})
+			}
+		}
+	}
+	return result, s.run(ctx, tasks, func(_ *worker, t *task) { s.clear(t, stay, o) })
+}
+
+// clear removes the label of one file.
+func (s *System) clear(t *task, stay *owners, o ClearOptions) {
+	f, err := s.Root.Open(t.file.Path)
+	switch {
+	case err == nil:
+		defer f.Close()
+	case absent(err), errors.Is(err, xattr.ErrNotRegular):
+		return
+	default:
+		t.find(KindError, err.Error())
+		return
+	}
+	t.counted = true
+	label, err := f.Get(sign.XattrName)
+	switch {
+	case errors.Is(err, xattr.ErrUnsupported):
+		return
+	case err != nil:
+		t.find(KindError, err.Error())
+		return
+	case label == nil:
+		return
+	case !among(label, [][]byte{t.file.Value}):
+		if isSignature(label) {
+			t.labelled = true
+			t.find(KindOtherKey, "left alone: its signature, by key "+keyOf(label)+", is not the one of the package")
+		}
+		return
+	case among(label, stay.values(t.file.Path)):
+		t.labelled = true
+		return
+	}
+	if !o.DryRun {
+		if err := f.Remove(sign.XattrName); err != nil {
+			t.find(KindError, err.Error())
+			return
+		}
+	}
+	t.changed = true
+}
