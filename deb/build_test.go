@@ -16,6 +16,7 @@ import (
 
 	"github.com/klauspost/compress/zstd"
 
+	"github.com/imaseal/imaseal/deb/dpkgtar"
 	"github.com/imaseal/imaseal/sign"
 )
 
@@ -74,7 +75,7 @@ func tarOf(t testing.TB, entries ...entry) []byte {
 // checksum.
 func patched(archive []byte, offset int, change func(block []byte)) []byte {
 	archive = bytes.Clone(archive)
-	block := archive[offset : offset+blockSize]
+	block := archive[offset : offset+dpkgtar.BlockSize]
 	change(block)
 	copy(block[148:156], "        ")
 	sum := 0

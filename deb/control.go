@@ -15,40 +15,27 @@ import (
 
 	"github.com/klauspost/compress/zstd"
 
+	"github.com/imaseal/imaseal/deb/dpkgtar"
 	"github.com/imaseal/imaseal/internal/compression"
 	"github.com/imaseal/imaseal/sign"
 )
 
-// The control members that imaseal adds, in the order in which they stand behind
-// the original ones. dpkg installs those without a dot in the name into its info
-// database; docs/format.md has the whole story.
-const (
-	controlSignatures = "ima-control-signatures"
-	statementName     = "ima-package"
-	payloadSignatures = "ima-signatures"
-	unsignedPrefix    = "unsigned."
-	unsignedTail      = unsignedPrefix + "tail"
-)
+// The members that imaseal adds stand behind the original ones, in this order:
+// ima-control-signatures, ima-package, ima-signatures, the original control archive,
+// and, where there was something after data.tar, unsignedTail.
+const unsignedTail = dpkgtar.UnsignedPrefix + "tail"
 
 const (
-	// maxControl bounds a control archive in bytes, compressed and decompressed:
-	// it is held in memory. It has room for the RSA-4096 signatures of 60,000
-	// files, which is what the largest package of Debian has.
-	maxControl = 48 << 20
+	// maxControl bounds a control archive, compressed and decompressed: it is held in
+	// memory.
+	maxControl = dpkgtar.MaxControl
 	// maxControlWindow bounds in bytes what of a control archive in zstd the decoder
 	// has to remember. dpkg-deb's default level takes 8 MiB, and for an archive that
 	// is smaller only its size.
 	maxControlWindow = 32 << 20
-	// maxControlMembers bounds how many members a control archive has.
-	maxControlMembers = 1024
 	// maxScripts bounds in bytes what of a control archive is executed, which is kept
 	// while the payload is read.
 	maxScripts = 8 << 20
-	// maxControlFile bounds the file control in bytes; the longest have some 100 KiB
-	// of dependencies.
-	maxControlFile = 1 << 20
-	// maxControlName is MAXCONTROLFILENAME of dpkg.
-	maxControlName = 100
 	// smallControl is the size in bytes up to which memory is cheaper than reading
 	// a control archive twice.
 	smallControl = 1 << 20
@@ -204,12 +191,12 @@ func decompress(name string, r io.Reader) (io.ReadCloser, error) {
 // called preinst, and of two members of a name the last one wins.
 func parseControl(raw []byte) (*control, error) {
 	c := &control{raw: raw}
-	t := newTarReader(bytes.NewReader(raw))
+	t := dpkgtar.NewReader(bytes.NewReader(raw))
 	seen := map[string]bool{}
 	for {
-		h, err := t.next()
+		h, err := t.Next()
 		if err == io.EOF {
-			c.end = int(t.entry())
+			c.end = int(t.Entry())
 			break
 		}
 		if err != nil {
@@ -224,26 +211,26 @@ func parseControl(raw []byte) (*control, error) {
 			fault = "is no plain file"
 		case strings.Contains(h.Name, "/"):
 			fault = "is in a folder"
-		case len(h.Name) > maxControlName || strings.ContainsFunc(h.Name, func(r rune) bool { return r <= ' ' || r >= 0x7f || r == ':' }):
+		case len(h.Name) > dpkgtar.MaxControlName || strings.ContainsFunc(h.Name, func(r rune) bool { return r <= ' ' || r >= 0x7f || r == ':' }):
 			fault = "has a name that no control member has"
-		case h.Name == "control" && h.Size > maxControlFile:
-			fault = fmt.Sprintf("has %d bytes, at most %d are taken", h.Size, maxControlFile)
-		case len(c.members) == maxControlMembers:
-			fault = fmt.Sprintf("is one of more than %d", maxControlMembers)
+		case h.Name == "control" && h.Size > dpkgtar.MaxControlFile:
+			fault = fmt.Sprintf("has %d bytes, at most %d are taken", h.Size, dpkgtar.MaxControlFile)
+		case len(c.members) == dpkgtar.MaxControlMembers:
+			fault = fmt.Sprintf("is one of more than %d", dpkgtar.MaxControlMembers)
 		}
 		if fault != "" {
-			return nil, t.wrap(fmt.Errorf("member %q %s", h.Name, fault))
+			return nil, t.Wrap(fmt.Errorf("member %q %s", h.Name, fault))
 		}
 		seen[h.Name] = true
 		if h.Name == "" {
 			continue
 		}
-		start := t.offset()
+		start := t.Offset()
 		if h.Size > int64(len(raw))-start {
-			return nil, t.wrap(fmt.Errorf("member %q has %d bytes, but only %d follow", h.Name, h.Size, int64(len(raw))-start))
+			return nil, t.Wrap(fmt.Errorf("member %q has %d bytes, but only %d follow", h.Name, h.Size, int64(len(raw))-start))
 		}
 		c.members = append(c.members, controlMember{
-			name: h.Name, header: int(t.entry()), mode: h.Mode, mtime: h.ModTime,
+			name: h.Name, header: int(t.Entry()), mode: h.Mode, mtime: h.ModTime,
 			content: raw[start : start+h.Size : start+h.Size],
 		})
 	}
@@ -263,25 +250,8 @@ func (c *control) member(name string) *controlMember {
 	return nil
 }
 
-// ours reports whether imaseal alone makes control members of that name.
-func ours(name string) bool {
-	switch name {
-	case controlSignatures, statementName, payloadSignatures:
-		return true
-	}
-	return strings.HasPrefix(name, unsignedPrefix)
-}
-
-// scripts are the control members that dpkg and debconf execute.
-var scripts = map[string]bool{"preinst": true, "postinst": true, "prerm": true, "postrm": true, "config": true}
-
 // executed reports whether the member has to be signed.
-func (m *controlMember) executed() bool {
-	if ours(m.name) {
-		return false
-	}
-	return scripts[m.name] || m.mode&0o111 != 0 || bytes.HasPrefix(m.content, []byte("#!"))
-}
+func (m *controlMember) executed() bool { return dpkgtar.Executed(m.name, m.mode, m.content) }
 
 // state returns the digests of control, of conffiles, and of the other members that
 // no file signature covers and that are not ours, by name: those of the statement.
@@ -289,7 +259,7 @@ func (c *control) state() []sign.MemberDigest {
 	var stated []sign.MemberDigest
 	rank := map[string]int{"control": -2, "conffiles": -1}
 	for _, m := range c.members {
-		if rank[m.name] != 0 || !ours(m.name) && !m.executed() {
+		if rank[m.name] != 0 || !dpkgtar.Ours(m.name) && !m.executed() {
 			stated = append(stated, sign.MemberDigest{Name: m.name, SHA256: sha256.Sum256(m.content)})
 		}
 	}
@@ -312,46 +282,4 @@ func (c *control) executed() (found []controlMember, err error) {
 		found = append(found, m)
 	}
 	return found, nil
-}
-
-// fields reads the one stanza of the control file, deb-control(5). Names are in
-// lower case; of folded values only the first line is kept, as nobody here wants
-// the others.
-func fields(text []byte) (map[string]string, error) {
-	fields := map[string]string{}
-	last := ""
-	for i, line := range strings.Split(strings.TrimRight(string(text), "\n"), "\n") {
-		if strings.HasPrefix(line, " ") || strings.HasPrefix(line, "\t") {
-			if last == "" || slices.Contains(identity, last) {
-				return nil, fmt.Errorf("control: line %d continues a field that has one line", i+1)
-			}
-			continue
-		}
-		name, value, ok := strings.Cut(line, ":")
-		if !ok || name == "" || strings.ContainsFunc(name, func(r rune) bool { return r <= ' ' || r >= 0x7f }) {
-			return nil, fmt.Errorf("control: line %d is no field: %.60q", i+1, line)
-		}
-		last = strings.ToLower(name)
-		if _, twice := fields[last]; twice {
-			return nil, fmt.Errorf("control: line %d: field %.60s stands there twice", i+1, name)
-		}
-		fields[last] = strings.Trim(value, " \t\r")
-	}
-	for _, name := range identity {
-		if !isIdentity(fields[name]) {
-			return nil, fmt.Errorf("control: field %s is %.60q", name, fields[name])
-		}
-	}
-	return fields, nil
-}
-
-// identity are the fields that the package statement names.
-var identity = []string{"package", "version", "architecture"}
-
-// isIdentity takes the characters that dpkg takes in names, versions and
-// architectures.
-func isIdentity(value string) bool {
-	alnum := func(r rune) bool { return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' }
-	return value != "" && alnum(rune(value[0])) &&
-		!strings.ContainsFunc(value, func(r rune) bool { return !alnum(r) && !strings.ContainsRune("+-.~:_", r) })
 }

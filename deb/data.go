@@ -9,19 +9,10 @@ import (
 	"io"
 	"io/fs"
 	"iter"
-	"path"
-	"strings"
 
+	"github.com/imaseal/imaseal/deb/dpkgtar"
 	"github.com/imaseal/imaseal/internal/compression"
 	"github.com/imaseal/imaseal/sign"
-)
-
-// Bounds of the payload, far above the largest package of Debian (some 100,000
-// files). They keep a hostile archive of nothing but headers from filling memory.
-// The size of files has no bound: they are streamed, and dpkg would store them.
-const (
-	maxEntries   = 1 << 18
-	maxNameBytes = 24 << 20
 )
 
 // Files walks the payload and then the control members that are executed, as
@@ -65,20 +56,20 @@ func (p *Package) walkData(ctx context.Context, each func(*sign.File) bool) (mor
 	defer body.Close()
 	stream := readAhead(ctx, body)
 	defer stream.close()
-	t := newTarReader(stream)
-	seen := entries{kinds: map[string]byte{}, carriers: map[string]string{}}
+	t := dpkgtar.NewReader(stream)
+	var seen dpkgtar.Entries
 	f := new(sign.File)
 	for {
-		h, err := t.next()
+		h, err := t.Next()
 		if err == io.EOF {
 			break
 		}
 		if err != nil {
 			return false, err
 		}
-		link, err := seen.add(h)
+		link, err := seen.Add(h.Name, h.Typeflag, h.Linkname)
 		if err != nil {
-			return false, t.wrap(err)
+			return false, t.Wrap(err)
 		}
 		if h.Typeflag != tar.TypeReg && h.Typeflag != tar.TypeLink {
 			continue
@@ -94,7 +85,7 @@ func (p *Package) walkData(ctx context.Context, each func(*sign.File) bool) (mor
 			}
 			continue
 		}
-		content := &valve{r: t.tar, member: p.archive.data.name}
+		content := &valve{r: t, member: p.archive.data.name}
 		f.Content = content
 		more := each(f)
 		content.shut()
@@ -127,67 +118,6 @@ func (p *Package) openData() (io.ReadCloser, error) {
 		return nil, err
 	}
 	return compression.NewReaderAt(content, m.size, f, p.jobs)
-}
-
-// implied is the kind of a folder that was not listed but has something in it.
-const implied = 'i'
-
-// entries remembers what the archive has had, to refuse what dpkg would resolve in
-// a way that nobody else does: a name that stands there twice, a name beneath a
-// symbolic link, a hard link to a file that is not the package's.
-type entries struct {
-	kinds    map[string]byte   // path to type flag
-	carriers map[string]string // hard link to the regular file that it is a name of
-	bytes    int
-}
-
-// add checks one more entry. Of a hard link it returns the path of the file that
-// carries the content.
-func (e *entries) add(h *tar.Header) (link string, err error) {
-	if err := e.count(h.Name); err != nil {
-		return "", err
-	}
-	kind, twice := e.kinds[h.Name]
-	if twice && (kind != implied || h.Name == "") {
-		return "", fmt.Errorf("%q stands there twice", "./"+h.Name)
-	}
-	if twice && h.Typeflag != tar.TypeDir {
-		return "", fmt.Errorf("%q is no folder, but something that came before is in it", h.Name)
-	}
-	for dir := path.Dir(h.Name); dir != "."; dir = path.Dir(dir) {
-		kind, ok := e.kinds[dir]
-		if ok && kind != tar.TypeDir && kind != implied {
-			return "", fmt.Errorf("%q is beneath %q, which is no folder", h.Name, dir)
-		}
-		if ok {
-			break // what is above it was checked when it came
-		}
-		if err := e.count(dir); err != nil {
-			return "", err
-		}
-		e.kinds[dir] = implied
-	}
-	e.kinds[h.Name] = h.Typeflag
-	if h.Typeflag != tar.TypeLink {
-		return "", nil
-	}
-	link = strings.TrimPrefix(h.Linkname, "./")
-	if carrier, ok := e.carriers[link]; ok {
-		link = carrier
-	}
-	if link == h.Name || e.kinds[link] != tar.TypeReg {
-		return "", fmt.Errorf("%q is a hard link to %q, which is no regular file that came before it: dpkg would link to a file outside the package", h.Name, h.Linkname)
-	}
-	e.carriers[h.Name] = link
-	return link, nil
-}
-
-func (e *entries) count(name string) error {
-	e.bytes += len(name)
-	if len(e.kinds) >= maxEntries || e.bytes > maxNameBytes {
-		return fmt.Errorf("more than %d entries, or more than %d bytes of names", maxEntries, maxNameBytes)
-	}
-	return nil
 }
 
 // errStepOver says that a file's content was read after the walk had gone on.

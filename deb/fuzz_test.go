@@ -6,6 +6,7 @@ import (
 	"io"
 	"testing"
 
+	"github.com/imaseal/imaseal/deb/dpkgtar"
 	"github.com/imaseal/imaseal/sign"
 )
 
@@ -65,12 +66,12 @@ func FuzzControlTar(f *testing.F) {
 			}
 			seen[m.name] = true
 		}
-		if c.end < blockSize || c.end > len(raw)-blockSize || c.end%blockSize != 0 {
+		if c.end < dpkgtar.BlockSize || c.end > len(raw)-dpkgtar.BlockSize || c.end%dpkgtar.BlockSize != 0 {
 			t.Fatalf("end mark at %d of %d", c.end, len(raw))
 		}
-		fields(c.member("control").content)
+		dpkgtar.Fields(c.member("control").content)
 		for _, m := range c.members {
-			if ours(m.name) {
+			if dpkgtar.Ours(m.name) {
 				return
 			}
 		}

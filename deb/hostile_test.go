@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/imaseal/imaseal/deb/dpkgtar"
 	"github.com/imaseal/imaseal/sign"
 )
 
@@ -42,8 +43,8 @@ func badTars(t testing.TB, first entry) map[string]badTar {
 		"empty":                      {nil, "no end mark"},
 		"cut off after an entry":     {entries, "no end mark"},
 		"cut off in a header":        {whole[:at+100], "unexpected EOF"},
-		"cut off in content":         {whole[:at+blockSize+3], "unexpected EOF"},
-		"cut off in padding":         {whole[:at+blockSize+100], "unexpected EOF"},
+		"cut off in content":         {whole[:at+dpkgtar.BlockSize+3], "unexpected EOF"},
+		"cut off in padding":         {whole[:at+dpkgtar.BlockSize+100], "unexpected EOF"},
 		"cut off in the end mark":    {whole[:len(whole)-1024+100], "unexpected EOF"},
 		"no archive":                 {bytes.Repeat([]byte("no archive "), 200), "an entry of type"},
 		"wrong checksum":             {append(append(bytes.Clone(entries), 'X'), whole[at+1:]...), "invalid tar header"},
@@ -65,7 +66,7 @@ func badTars(t testing.TB, first entry) map[string]badTar {
 		"link with content":          {typed('1'), "is no regular file and has a size"},
 		"folder with content":        {typed('5'), "is no regular file and has a size"},
 		"symbolic link with content": {typed('2'), "is no regular file and has a size"},
-		"file called like a folder":  {patched(whole, at, func(b []byte) { copy(b, "second/") }), `component ""`},
+		"file called like a folder":  {patched(whole, at, func(b []byte) { copy(b, "second/") }), "a folder by its name"},
 		"V7 file called like one":    {patched(whole, at, func(b []byte) { copy(b, "second/"); b[156] = 0 }), "a folder by its name"},
 		"absolute name":              {tarOf(t, first, file("/second", 0o644, "")), "is not relative"},
 		"name that climbs":           {tarOf(t, first, file("./a/../second", 0o644, "")), `component ".."`},
@@ -86,14 +87,14 @@ func badTars(t testing.TB, first entry) map[string]badTar {
 		"size blank":              {number(124, "            "), "is no octal number"},
 		"size with NUL in front":  {number(124, "\x000000000007\x00"), "is no octal number"},
 		"size of two numbers":     {number(124, "0000007 0007"), "is no octal number"},
-		"size negative in binary": {number(124, "\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xf9"), "is no octal number"},
+		"size negative in binary": {number(124, "\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xf9"), "is negative"},
 		"size of 2^90 in binary":  {number(124, "\x80\x04\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"), "is too large"},
 		"mode not octal":          {number(100, "000064x\x00"), "is no octal number"},
 		"mode with NUL in front":  {number(100, "\x00000644\x00"), "is no octal number"},
 		"long name without end":   {bytes.Replace(withLong, []byte(long+"\x00"), []byte(long+"n"), 1), "has no end"},
 		"long name empty":         {bytes.Replace(withLong, []byte(long+"\x00"), make([]byte, 301), 1), "is empty"},
-		"long name at the end":    {append(bytes.Clone(withLong[:at+2*blockSize]), make([]byte, 1024)...), "the archive ends after a long name"},
-		"long name twice":         {append(bytes.Clone(withLong[:at+2*blockSize]), withLong[at:]...), "two long names"},
+		"long name at the end":    {append(bytes.Clone(withLong[:at+2*dpkgtar.BlockSize]), make([]byte, 1024)...), "the archive ends after a long name"},
+		"long name twice":         {append(bytes.Clone(withLong[:at+2*dpkgtar.BlockSize]), withLong[at:]...), "two long names"},
 		"long name of 5000 bytes": {tarOf(t, first, file(strings.Repeat("n/", 2500)+"n", 0o644, "")), "a long name of 5002 bytes"},
 		"long link of 5000 bytes": {tarOf(t, first, link(tar.TypeSymlink, "a", strings.Repeat("n", 5000))), "a long name of 5001 bytes"},
 		"long name of 8 GiB": {patched(withLong, at, func(b []byte) { copy(b[124:], "77777777777\x00") }),
@@ -254,7 +255,7 @@ func TestEntriesAreBounded(t *testing.T) {
 			var b bytes.Buffer
 			z, _ := gzip.NewWriterLevel(&b, gzip.BestSpeed)
 			w := tar.NewWriter(z)
-			for i := range maxEntries + 10 {
+			for i := range dpkgtar.MaxEntries + 10 {
 				e := file(entryName(i), 0o644, "")
 				if err := w.WriteHeader(&e.Header); err != nil {
 					t.Fatal(err)

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/imaseal/imaseal/deb/dpkgtar"
 	"github.com/imaseal/imaseal/sign"
 )
 
@@ -79,7 +80,7 @@ func TestMalformedSignedPackages(t *testing.T) {
 	flipAt := func(from []byte, find string, offset int) []byte {
 		r := bytes.Clone(plain(from))
 		at := bytes.Index(r, []byte(find))
-		block := at &^ (blockSize - 1)
+		block := at &^ (dpkgtar.BlockSize - 1)
 		return withControlGz(t, from, patched(r, block, func(b []byte) { b[offset] ^= 1 }))
 	}
 	xz := func() []byte {
@@ -121,7 +122,7 @@ func TestMalformedSignedPackages(t *testing.T) {
 		"other time of a member":        {flipAt(s, "./ima-package", 146), "other headers"},
 		"other owner of a member":       {flipAt(s, "./ima-signatures", 113), "other headers"},
 		"user name of a member":         {flipAt(s, "./ima-signatures", 265), "other headers"},
-		"longer end mark":               {withControlGz(t, s, append(bytes.Clone(plain(s)), make([]byte, blockSize)...)), "other headers"},
+		"longer end mark":               {withControlGz(t, s, append(bytes.Clone(plain(s)), make([]byte, dpkgtar.BlockSize)...)), "other headers"},
 		"control.tar.xz":                {xz(), "is control.tar.gz, not control.tar.xz"},
 		"signatures not sorted":         {reseal(t, s, edit("ima-signatures", swapEntries)), "names must be sorted"},
 		"signatures with a comment":     {reseal(t, s, edit("ima-signatures", func(c string) string { return "# hello\n" + c })), "control member ima-signatures: line 1"},

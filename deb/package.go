@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/imaseal/imaseal/deb/dpkgtar"
 	"github.com/imaseal/imaseal/sign"
 )
 
@@ -55,7 +56,7 @@ func Open(r io.ReaderAt, size int64, o Options) (*Package, error) {
 	}
 	p := &Package{archive: a, jobs: o.Jobs}
 	p.stated = visible.state()
-	fields, err := fields(visible.member("control").content)
+	fields, err := dpkgtar.Fields(visible.member("control").content)
 	if err != nil {
 		return nil, fmt.Errorf("offset %d: %s: %w", a.control.offset, a.control.name, err)
 	}
@@ -64,7 +65,7 @@ func Open(r io.ReaderAt, size int64, o Options) (*Package, error) {
 		p.info.InstalledSize = kib << 10
 	}
 	for _, m := range visible.members {
-		p.signed = p.signed || ours(m.name)
+		p.signed = p.signed || dpkgtar.Ours(m.name)
 	}
 	if p.signed {
 		if p.manifest, err = p.readSigned(visible); err != nil {
@@ -114,8 +115,8 @@ func (p *Package) Statement(ctx context.Context, m *sign.Manifest) (*sign.Statem
 	return &sign.Statement{
 		Package: p.info.Name, Version: p.info.Version, Arch: p.info.Arch,
 		Members: append(slices.Clone(p.stated),
-			sign.MemberDigest{Name: payloadSignatures, SHA256: sha256.Sum256(sign.FormatAttributes(m.Files))},
-			sign.MemberDigest{Name: controlSignatures, SHA256: sha256.Sum256(sign.FormatAttributes(m.Control))},
+			sign.MemberDigest{Name: dpkgtar.PayloadSignatures, SHA256: sha256.Sum256(sign.FormatAttributes(m.Files))},
+			sign.MemberDigest{Name: dpkgtar.ControlSignatures, SHA256: sha256.Sum256(sign.FormatAttributes(m.Control))},
 			sign.MemberDigest{Name: "data.tar", SHA256: p.dataDigest},
 		),
 	}, nil

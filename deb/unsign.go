@@ -8,6 +8,7 @@ import (
 	"io"
 	"strings"
 
+	"github.com/imaseal/imaseal/deb/dpkgtar"
 	"github.com/imaseal/imaseal/internal/atomicfile"
 	"github.com/imaseal/imaseal/internal/compression"
 	"github.com/imaseal/imaseal/sign"
@@ -32,7 +33,7 @@ func (p *Package) readOriginal(visible *control) (*original, error) {
 		if err != nil {
 			return nil, err
 		}
-		o.name = strings.TrimPrefix(unsigned.name, unsignedPrefix)
+		o.name = strings.TrimPrefix(unsigned.name, dpkgtar.UnsignedPrefix)
 		o.member, o.entries = unsigned.content, visible.raw[:first]
 		if tail != nil {
 			o.tail = tail.content
@@ -57,14 +58,14 @@ func seals(c *control) (first int, unsigned, tail *controlMember, err error) {
 	for i := range c.members {
 		m := &c.members[i]
 		switch {
-		case !ours(m.name):
+		case !dpkgtar.Ours(m.name):
 			if found > 0 {
 				return 0, nil, nil, fmt.Errorf("control member %s stands behind %s, where none of the builder's can be", m.name, c.members[i-1].name)
 			}
 			continue
 		case m.name == unsignedTail:
 			tail = m
-		case strings.HasPrefix(m.name, unsignedPrefix):
+		case strings.HasPrefix(m.name, dpkgtar.UnsignedPrefix):
 			if unsigned != nil {
 				return 0, nil, nil, fmt.Errorf("control members %s and %s: a package has one original", unsigned.name, m.name)
 			}
@@ -75,13 +76,13 @@ func seals(c *control) (first int, unsigned, tail *controlMember, err error) {
 		}
 	}
 	var missing []string
-	for _, name := range []string{controlSignatures, statementName, payloadSignatures} {
+	for _, name := range []string{dpkgtar.ControlSignatures, dpkgtar.StatementName, dpkgtar.PayloadSignatures} {
 		if c.member(name) == nil {
 			missing = append(missing, name)
 		}
 	}
 	if unsigned == nil {
-		missing = append(missing, unsignedPrefix+"control.tar")
+		missing = append(missing, dpkgtar.UnsignedPrefix+"control.tar")
 	}
 	if len(missing) > 0 {
 		return 0, nil, nil, fmt.Errorf("control members of a signed package are there, but not %s", strings.Join(missing, ", "))
@@ -100,13 +101,13 @@ func (p *Package) readSigned(visible *control) (*sign.Manifest, error) {
 		return nil, fmt.Errorf("the control archive of a signed package is %s, not %s", signedControl, p.archive.control.name)
 	}
 	if err := o.checkEntries(); err != nil {
-		return nil, fmt.Errorf("control member %s%s: %w", unsignedPrefix, o.name, err)
+		return nil, fmt.Errorf("control member %s%s: %w", dpkgtar.UnsignedPrefix, o.name, err)
 	}
 	if err := p.checkTail(o.tail, visible.member(unsignedTail) != nil); err != nil {
 		return nil, fmt.Errorf("control member %s: %w", unsignedTail, err)
 	}
 	contents := map[string][]byte{}
-	for _, name := range []string{controlSignatures, statementName, payloadSignatures} {
+	for _, name := range []string{dpkgtar.ControlSignatures, dpkgtar.StatementName, dpkgtar.PayloadSignatures} {
 		contents[name] = visible.member(name).content
 	}
 	rest := &comparer{want: visible.raw[len(o.entries):]}
@@ -115,14 +116,14 @@ func (p *Package) readSigned(visible *control) (*sign.Manifest, error) {
 		return nil, fmt.Errorf("%s: tar archive at offset %d: not laid out as that of a signed package: members have other headers or another order", signedControl, at)
 	}
 	m := new(sign.Manifest)
-	if m.Files, err = parseSignatures(payloadSignatures, contents); err != nil {
+	if m.Files, err = parseSignatures(dpkgtar.PayloadSignatures, contents); err != nil {
 		return nil, err
 	}
-	if m.Control, err = parseSignatures(controlSignatures, contents); err != nil {
+	if m.Control, err = parseSignatures(dpkgtar.ControlSignatures, contents); err != nil {
 		return nil, err
 	}
-	if m.Statement, err = sign.ParseStatement(contents[statementName]); err != nil {
-		return nil, fmt.Errorf("control member %s: %w", statementName, err)
+	if m.Statement, err = sign.ParseStatement(contents[dpkgtar.StatementName]); err != nil {
+		return nil, fmt.Errorf("control member %s: %w", dpkgtar.StatementName, err)
 	}
 	return m, nil
 }
@@ -139,7 +140,7 @@ func parseSignatures(name string, contents map[string][]byte) ([]sign.Entry, err
 	for _, e := range entries {
 		size += len(e.Path)
 	}
-	if size > maxNameBytes {
+	if size > dpkgtar.MaxNameBytes {
 		return nil, fmt.Errorf("control member %s has names of %d bytes, more than a package may have", name, size)
 	}
 	return entries, nil
@@ -168,12 +169,12 @@ func (o *original) checkEntries() error {
 	} else if err != nil {
 		return err
 	}
-	const most = maxPadding + 2*blockSize // the end mark and what may follow it
+	const most = dpkgtar.MaxPadding + 2*dpkgtar.BlockSize // the end mark and what may follow it
 	padding, err := io.ReadAll(io.LimitReader(in, most+1))
 	if err != nil {
 		return err
 	}
-	if len(padding) < blockSize || len(padding) > most || bytes.Count(padding, []byte{0}) != len(padding) {
+	if len(padding) < dpkgtar.BlockSize || len(padding) > most || bytes.Count(padding, []byte{0}) != len(padding) {
 		return differs
 	}
 	return nil
@@ -221,10 +222,10 @@ func (o *original) writeSeals(w io.Writer, contents map[string][]byte) error {
 		name    string
 		content []byte
 	}{
-		{controlSignatures, contents[controlSignatures]},
-		{statementName, contents[statementName]},
-		{payloadSignatures, contents[payloadSignatures]},
-		{unsignedPrefix + o.name, o.member},
+		{dpkgtar.ControlSignatures, contents[dpkgtar.ControlSignatures]},
+		{dpkgtar.StatementName, contents[dpkgtar.StatementName]},
+		{dpkgtar.PayloadSignatures, contents[dpkgtar.PayloadSignatures]},
+		{dpkgtar.UnsignedPrefix + o.name, o.member},
 		{unsignedTail, o.tail},
 	} {
 		if a.name == unsignedTail && len(a.content) == 0 {

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/imaseal/imaseal/deb/dpkgtar"
 	"github.com/imaseal/imaseal/sign"
 )
 
@@ -116,8 +117,8 @@ func (o *original) sealed(m *sign.Manifest) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	contents := map[string][]byte{statementName: statement}
-	for name, entries := range map[string][]sign.Entry{payloadSignatures: m.Files, controlSignatures: m.Control} {
+	contents := map[string][]byte{dpkgtar.StatementName: statement}
+	for name, entries := range map[string][]sign.Entry{dpkgtar.PayloadSignatures: m.Files, dpkgtar.ControlSignatures: m.Control} {
 		if len(entries) > maxSignatures {
 			return nil, fmt.Errorf("%d signatures are more than the %d that are read: sign fewer files with --select exec", len(entries), maxSignatures)
 		}
