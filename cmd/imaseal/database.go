@@ -1,0 +1,87 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"runtime"
+
+	"github.com/spf13/cobra"
+
+	"github.com/imaseal/imaseal/deb/dpkg"
+	"github.com/imaseal/imaseal/sign"
+	"github.com/imaseal/imaseal/sign/installed"
+	"github.com/imaseal/imaseal/sign/xattr"
+)
+
+// openDatabase is the one place that tells dpkg's systems from rpm's. Where both
+// have a database, dpkg's is taken unless wantRPM says otherwise: an rpm on Debian is
+// a tool, not the package manager.
+func openDatabase(root *xattr.Root, wantRPM bool) (installed.Database, error) {
+	if !wantRPM && dpkg.Installed(root) {
+		return dpkg.OpenDatabase(root)
+	}
+	return nil, fmt.Errorf("%s: there is no database of dpkg (%s)", root.Dir(), root.Name(dpkg.StatusFile))
+}
+
+// systemFlags are the flags of every verb that works on an installed system.
+type systemFlags struct {
+	root  string
+	rpm   bool
+	certs []string
+	cas   []string
+	jobs  int
+}
+
+func (f *systemFlags) add(cmd *cobra.Command) {
+	fl := cmd.Flags()
+	fl.StringVar(&f.root, "root", "/", "work on the system below folder `DIR`")
+	fl.BoolVar(&f.rpm, "rpm", false, "take rpm's database, though there is one of dpkg, too")
+	fl.IntVarP(&f.jobs, "jobs", "j", runtime.NumCPU(), "`N` files are worked on at once (default all cores)")
+	fl.Lookup("jobs").DefValue = "0" // the help must not depend on the machine
+}
+
+func (f *systemFlags) addCerts(cmd *cobra.Command) {
+	fl := cmd.Flags()
+	fl.StringArrayVar(&f.certs, "cert", nil, "trust the keys of the certificates in `FILE`, PEM or DER; may be repeated (default those in /etc/imaseal/certs and /etc/keys/ima)")
+	fl.StringArrayVar(&f.cas, "ca", nil, "each certificate must be issued by one in `FILE`; may be repeated")
+}
+
+// open opens the system. The caller closes its root.
+func (f *systemFlags) open() (*installed.System, error) {
+	if f.jobs < 1 {
+		return nil, fmt.Errorf("--jobs %d: at least 1 is needed", f.jobs)
+	}
+	root, err := xattr.OpenRoot(f.root)
+	if err != nil {
+		return nil, fmt.Errorf("--root: %w", err)
+	}
+	database, err := openDatabase(root, f.rpm)
+	if err != nil {
+		root.Close()
+		return nil, err
+	}
+	return &installed.System{Root: root, Database: database, Jobs: f.jobs}, nil
+}
+
+// errNoCertificate says that there is nothing to verify signatures with.
+var errNoCertificate = errors.New("no certificate to verify with: give --cert FILE, or put one into /etc/imaseal/certs")
+
+// trusted returns the keys of the certificates that are named, of those that the
+// system keeps when none is. It is errNoCertificate when there are none at all.
+func (f *systemFlags) trusted(out *output) (*sign.TrustedKeys, error) {
+	certs := f.certs
+	if len(certs) == 0 {
+		for _, folder := range dpkg.CertificateFolders {
+			found, err := filepath.Glob(filepath.Join(f.root, folder, "*"))
+			if err != nil {
+				return nil, err
+			}
+			certs = append(certs, found...)
+		}
+	}
+	if len(certs) == 0 {
+		return nil, errNoCertificate
+	}
+	return loadTrusted(out, certs, f.cas)
+}

@@ -1,0 +1,303 @@
+package dpkg
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"iter"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/imaseal/imaseal/sign"
+	"github.com/imaseal/imaseal/sign/installed"
+	"github.com/imaseal/imaseal/sign/xattr"
+)
+
+// AdminDir is where dpkg keeps its database, relative to the root, and StatusFile the
+// list of its packages.
+const (
+	AdminDir   = "var/lib/dpkg"
+	StatusFile = AdminDir + "/status"
+)
+
+// Bounds in bytes on dpkg's own files; Debian's largest installations are far below.
+const (
+	maxStatus = 256 << 20
+	maxList   = 128 << 20
+)
+
+// A Database is dpkg's list of the packages that are installed below a root. It
+// implements [installed.Database].
+type Database struct {
+	root       *xattr.Root
+	records    []record
+	diversions *Diversions
+	// info has the members of each package in the info database, by what their names
+	// begin with: the package, and the architecture where several may be installed.
+	info map[string][]string
+}
+
+// Installed reports whether dpkg has packages below the root.
+func Installed(root *xattr.Root) bool {
+	f, err := root.Open(StatusFile)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	return f.Stat().Size > 0
+}
+
+// OpenDatabase reads dpkg's status file and what else concerns all packages.
+func OpenDatabase(root *xattr.Root) (*Database, error) {
+	d := &Database{root: root}
+	text, err := d.read(StatusFile, maxStatus)
+	if err != nil {
+		return nil, err
+	}
+	if d.records, err = parseStatus(text); err != nil {
+		return nil, fmt.Errorf("%s: %w", root.Name(StatusFile), err)
+	}
+	if err := d.readUpdates(); err != nil {
+		return nil, err
+	}
+	d.records = slices.DeleteFunc(d.records, func(r record) bool { return !r.unpacked() })
+	text, err = d.read(path.Join(AdminDir, "diversions"), maxList)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	if d.diversions, err = ReadDiversions(bytes.NewReader(text)); err != nil {
+		return nil, fmt.Errorf("%s: %w", root.Name(path.Join(AdminDir, "diversions")), err)
+	}
+	return d, d.listInfo()
+}
+
+// readUpdates applies the journal that dpkg leaves when it is interrupted: files with
+// numbers for names, each with the newest state of a package.
+func (d *Database) readUpdates() error {
+	names, err := d.names(path.Join(AdminDir, "updates"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		if strings.Trim(name, "0123456789") != "" {
+			continue
+		}
+		file := path.Join(AdminDir, "updates", name)
+		text, err := d.read(file, maxStatus)
+		if err != nil {
+			return err
+		}
+		newer, err := parseStatus(text)
+		if err != nil {
+			return fmt.Errorf("%s: %w", d.root.Name(file), err)
+		}
+		for _, r := range newer {
+			if i := slices.IndexFunc(d.records, func(o record) bool { return o.sameAs(&r) }); i >= 0 {
+				d.records[i] = r
+			} else {
+				d.records = append(d.records, r)
+			}
+		}
+	}
+	return nil
+}
+
+// listInfo lists the info database once; a folder with ten thousands of names is
+// slow to search for each package.
+func (d *Database) listInfo() error {
+	names, err := d.names(path.Join(AdminDir, "info"))
+	if err != nil {
+		return err
+	}
+	d.info = map[string][]string{}
+	for _, name := range names {
+		// A member has no dot in its name, a package may.
+		if i := strings.LastIndexByte(name, '.'); i > 0 {
+			d.info[name[:i]] = append(d.info[name[:i]], name[i+1:])
+		}
+	}
+	for _, members := range d.info {
+		slices.Sort(members)
+	}
+	return nil
+}
+
+// Packages yields the installed packages in the order of dpkg's status file, those
+// called names when there are any: "libc6" stands for every architecture of it,
+// "libc6:i386" for one.
+func (d *Database) Packages(ctx context.Context, names []string) iter.Seq2[*installed.Package, error] {
+	return func(yield func(*installed.Package, error) bool) {
+		for _, name := range names {
+			if !slices.ContainsFunc(d.records, func(r record) bool { return r.isCalled(name) }) {
+				if !yield(nil, fmt.Errorf("package %s is not installed", name)) {
+					return
+				}
+			}
+		}
+		for i := range d.records {
+			r := &d.records[i]
+			if ctx.Err() != nil {
+				yield(nil, ctx.Err())
+				return
+			}
+			if len(names) > 0 && !slices.ContainsFunc(names, r.isCalled) {
+				continue
+			}
+			p, err := d.open(r)
+			if err != nil {
+				err = fmt.Errorf("%s: %w", r.name, err)
+			}
+			if !yield(p, err) {
+				return
+			}
+		}
+	}
+}
+
+func (r *record) isCalled(name string) bool {
+	pkg, arch, qualified := strings.Cut(name, ":")
+	return pkg == r.name && (!qualified || arch == r.arch)
+}
+
+// infoName returns what the names of the package's info files begin with.
+func (d *Database) infoName(r *record) string {
+	if qualified := r.name + ":" + r.arch; r.same && (len(d.info[qualified]) > 0 || len(d.info[r.name]) == 0) {
+		return qualified
+	}
+	return r.name // as it was for all packages before dpkg 1.16.2
+}
+
+// member returns where the info database keeps a member of the package, relative to
+// the root.
+func (d *Database) member(r *record, name string) string {
+	return path.Join(AdminDir, "info", d.infoName(r)+"."+name)
+}
+
+// open reads all that the database knows of one package.
+func (d *Database) open(r *record) (*installed.Package, error) {
+	p := &installed.Package{Format: "deb", Name: r.name, Version: r.version, Arch: r.arch}
+	list, err := d.readMember(r, "list", maxList)
+	if err != nil {
+		return p, err
+	}
+	names, err := parseList(list)
+	if err != nil {
+		return p, fmt.Errorf("%s: %w", d.root.Name(d.member(r, "list")), err)
+	}
+	sums, err := d.readMember(r, "md5sums", maxList)
+	if err != nil {
+		return p, err
+	}
+	s := &signatures{database: d, record: r}
+	p.Signed, p.Malformed = s.read()
+	if p.Signed && p.Malformed == nil {
+		p.Verify = s.verify
+	}
+	d.list(p, r, names, parseMD5Sums(sums), s)
+	return p, nil
+}
+
+// list fills the files of the package in: those of the file list, those that the
+// signatures name besides, as a list can be shortened, and the maintainer scripts.
+func (d *Database) list(p *installed.Package, r *record, names []string, sums map[string][]byte, s *signatures) {
+	conffiles := make(map[string][]byte, len(r.conffiles))
+	for _, c := range r.conffiles {
+		conffiles[c.path] = c.md5
+	}
+	p.Files = make([]installed.File, 0, len(names)+len(s.control))
+	add := func(name string, value []byte) {
+		f := installed.File{Path: d.diversions.Name(name, r.name), Value: value}
+		if digest, ok := conffiles[name]; ok {
+			f.Config, f.Optional, f.Digest = true, true, digest
+			f.Path = conffileTarget(d.root, f.Path)
+		} else {
+			f.Digest = sums[name]
+		}
+		if f.Digest != nil {
+			f.Hash = sign.MD5
+		}
+		if f.Path != name {
+			f.Shipped = name
+		}
+		p.Files = append(p.Files, f)
+	}
+	listed := make(map[string]bool, len(names))
+	for _, name := range names {
+		listed[name] = true
+		add(name, s.payload[name])
+	}
+	for _, e := range s.entries {
+		if !listed[e.Path] {
+			add(e.Path, e.Value)
+		}
+	}
+	for _, name := range d.info[d.infoName(r)] {
+		if value := s.control[name]; value != nil || isScript(name) {
+			p.Files = append(p.Files, installed.File{Path: d.member(r, name), Shipped: name, Value: value, Script: true})
+		}
+	}
+}
+
+// conffileTarget follows a link that stands in the place of a conffile, as dpkg does
+// (conffderef of its src/main/configure.c). Where that fails the link is the answer,
+// and will be found to be no regular file.
+func conffileTarget(root *xattr.Root, name string) string {
+	at := name
+	for range 25 {
+		target, err := root.Readlink(at)
+		if err != nil {
+			return at
+		}
+		if !path.IsAbs(target) {
+			target = path.Join(path.Dir("/"+at), target)
+		}
+		at = strings.TrimPrefix(path.Clean(target), "/")
+	}
+	return name
+}
+
+// readMember reads a member from the info database; nothing where there is none.
+func (d *Database) readMember(r *record, name string, most int64) ([]byte, error) {
+	if !slices.Contains(d.info[d.infoName(r)], name) {
+		return nil, nil
+	}
+	return d.read(d.member(r, name), most)
+}
+
+func (d *Database) read(name string, most int64) ([]byte, error) {
+	f, err := d.root.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	if size := f.Stat().Size; size > most {
+		return nil, fmt.Errorf("%s: %d bytes are more than the %d that are taken", f.Name(), size, most)
+	}
+	r, err := f.Reader()
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	b := bytes.NewBuffer(make([]byte, 0, f.Stat().Size+bytes.MinRead))
+	if _, err := b.ReadFrom(io.LimitReader(r, most+1)); err != nil {
+		return nil, fmt.Errorf("%s: %w", f.Name(), err)
+	}
+	if int64(b.Len()) > most {
+		return nil, fmt.Errorf("%s: more than the %d bytes that are taken", f.Name(), most)
+	}
+	return b.Bytes(), nil
+}
+
+func (d *Database) names(folder string) ([]string, error) {
+	f, err := d.root.OpenFolder(folder)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return f.Readdirnames(-1)
+}
