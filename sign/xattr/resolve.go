@@ -14,10 +14,10 @@ import (
 func (r *Root) Resolve(path string) (string, error) {
 	fd, err := r.openat(path, unix.O_PATH|unix.O_DIRECTORY)
 	if err != nil {
-		return "", err
+		return "", &fs.PathError{Op: "open", Path: r.Name(path), Err: err}
 	}
 	defer unix.Close(fd)
-	top, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(int(r.file.Fd())))
+	top, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(r.fd))
 	if err != nil {
 		return "", err
 	}

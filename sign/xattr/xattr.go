@@ -12,9 +12,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path"
 	"strconv"
-	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -30,116 +28,49 @@ var (
 	ErrNoSpace = errors.New("no space for an extended attribute")
 	// ErrNotRegular says that a name belongs to something that is no regular file.
 	ErrNotRegular = errors.New("not a regular file")
+	// ErrReplaced says that a name belongs to another inode now than when it was
+	// opened. It is met only where there is no /proc.
+	ErrReplaced = errors.New("replaced while it was looked at")
 )
-
-// A Root is a folder that stands for "/": names are looked up below it, and
-// absolute links lead from it. Its methods may be called concurrently.
-type Root struct {
-	dir  string
-	file *os.File
-}
-
-// OpenRoot opens the folder dir.
-func OpenRoot(dir string) (*Root, error) {
-	f, err := os.OpenFile(dir, unix.O_PATH|unix.O_DIRECTORY, 0)
-	if err != nil {
-		return nil, err
-	}
-	return &Root{dir: dir, file: f}, nil
-}
-
-// Close releases the folder. Files that were opened stay usable.
-func (r *Root) Close() error { return r.file.Close() }
-
-// Dir returns the name that the root was opened by.
-func (r *Root) Dir() string { return r.dir }
-
-// Name returns what a person would call the file path, for messages.
-func (r *Root) Name(path string) string {
-	return strings.TrimSuffix(r.dir, "/") + "/" + strings.TrimPrefix(path, "/")
-}
-
-// Open returns the regular file at path. Links among its folders are followed below
-// the root, as a package manager does; a link in the last component is not. It
-// does not open the file for reading, so that the kernel does not appraise it.
-// The error is [ErrNotRegular], or wraps fs.ErrNotExist and what else the system
-// said.
-func (r *Root) Open(path string) (*File, error) {
-	f, err := r.OpenAny(path)
-	if err != nil {
-		return nil, err
-	}
-	if f.stat.Mode&unix.S_IFMT != unix.S_IFREG {
-		f.Close()
-		return nil, &fs.PathError{Op: "open", Path: r.Name(path), Err: ErrNotRegular}
-	}
-	return f, nil
-}
-
-// OpenAny is Open for a file of any kind.
-func (r *Root) OpenAny(path string) (*File, error) {
-	fd, err := r.openat(path, unix.O_PATH|unix.O_NOFOLLOW)
-	if err != nil {
-		return nil, err
-	}
-	f := &File{fd: fd, name: r.Name(path)}
-	if err := unix.Fstat(fd, &f.stat); err != nil {
-		f.Close()
-		return nil, &fs.PathError{Op: "stat", Path: f.name, Err: err}
-	}
-	return f, nil
-}
-
-// OpenFolder opens the folder path for reading its names. A link in the last
-// component is followed below the root.
-func (r *Root) OpenFolder(path string) (*os.File, error) {
-	fd, err := r.openat(path, unix.O_RDONLY|unix.O_DIRECTORY)
-	if err != nil {
-		return nil, err
-	}
-	return os.NewFile(uintptr(fd), r.Name(path)), nil
-}
-
-// Readlink returns what the link at path leads to; its folders are resolved below
-// the root.
-func (r *Root) Readlink(path string) (string, error) {
-	f, err := r.OpenAny(path)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	buf := make([]byte, unix.PathMax)
-	n, err := unix.Readlinkat(f.fd, "", buf)
-	if err != nil {
-		return "", &fs.PathError{Op: "readlink", Path: f.name, Err: err}
-	}
-	return string(buf[:n]), nil
-}
-
-func (r *Root) openat(name string, flags uint64) (int, error) {
-	relative := strings.TrimLeft(path.Clean("/"+name), "/")
-	if relative == "" {
-		relative = "."
-	}
-	how := unix.OpenHow{Flags: flags | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS}
-	for {
-		fd, err := unix.Openat2(int(r.file.Fd()), relative, &how)
-		// EAGAIN: a folder was renamed while the kernel resolved "..".
-		if err == unix.EINTR || err == unix.EAGAIN {
-			continue
-		}
-		if err != nil {
-			return -1, &fs.PathError{Op: "open", Path: r.Name(name), Err: err}
-		}
-		return fd, nil
-	}
-}
 
 // A File is one inode. It must be closed.
 type File struct {
 	fd   int
-	name string
+	name string // for messages
 	stat unix.Stat_t
+
+	// Where the inode was found, for systems without /proc.
+	folder folder
+	path   string
+}
+
+// folder is where a File can be opened once more.
+type folder interface {
+	openat(path string, flags uint64) (int, error)
+}
+
+// openFile opens the file of any kind at path. It does not open it for reading, so
+// that the kernel does not appraise it.
+func openFile(in folder, path, name string) (*File, error) {
+	fd, err := in.openat(path, unix.O_PATH|unix.O_NOFOLLOW)
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: name, Err: err}
+	}
+	f := &File{fd: fd, name: name, folder: in, path: path}
+	if err := unix.Fstat(fd, &f.stat); err != nil {
+		f.Close()
+		return nil, &fs.PathError{Op: "stat", Path: name, Err: err}
+	}
+	return f, nil
+}
+
+// regular closes f if it is no regular file.
+func (f *File) regular() (*File, error) {
+	if f.stat.Mode&unix.S_IFMT != unix.S_IFREG {
+		f.Close()
+		return nil, &fs.PathError{Op: "open", Path: f.name, Err: ErrNotRegular}
+	}
+	return f, nil
 }
 
 // Close releases the handle.
@@ -164,21 +95,64 @@ func (f *File) Changed() (bool, error) {
 
 // Reader opens the inode for reading. The kernel may appraise it and refuse.
 func (f *File) Reader() (*os.File, error) {
-	file, err := os.OpenFile(f.magic(), unix.O_RDONLY, 0)
+	fd, err := f.descriptor()
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", f.name, err)
+		return nil, &fs.PathError{Op: "open", Path: f.name, Err: err}
 	}
-	return file, nil
+	return os.NewFile(uintptr(fd), f.name), nil
 }
+
+// procSelf is where the kernel shows the process its own descriptors. Tests hide it.
+var procSelf = "/proc/self/fd/"
 
 // magic is the only name by which the attributes of an O_PATH handle can be
 // reached.
-func (f *File) magic() string { return "/proc/self/fd/" + strconv.Itoa(f.fd) }
+func (f *File) magic() string { return procSelf + strconv.Itoa(f.fd) }
+
+// descriptor returns an ordinary descriptor of the inode. Without /proc its name has
+// to be opened once more, and may lead elsewhere by now.
+func (f *File) descriptor() (int, error) {
+	// O_NONBLOCK: a named pipe has nobody at its other end.
+	const flags = unix.O_RDONLY | unix.O_NONBLOCK | unix.O_CLOEXEC
+	fd, err := retry(func() (int, error) { return unix.Open(f.magic(), flags, 0) })
+	if err != unix.ENOENT {
+		return fd, err
+	}
+	if fd, err = f.folder.openat(f.path, flags|unix.O_NOFOLLOW); err != nil {
+		return -1, err
+	}
+	var now unix.Stat_t
+	if err = unix.Fstat(fd, &now); err == nil && (now.Dev != f.stat.Dev || now.Ino != f.stat.Ino) {
+		err = ErrReplaced
+	}
+	if err != nil {
+		unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
+}
+
+// do calls byName, or byDescriptor where there is no /proc to name the inode by.
+func (f *File) do(byName func(string) error, byDescriptor func(int) error) error {
+	err := byName(f.magic())
+	if err != unix.ENOENT {
+		return err
+	}
+	fd, err := f.descriptor()
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	return byDescriptor(fd)
+}
 
 // Get returns the value of the attribute, nil when there is none.
 func (f *File) Get(attribute string) ([]byte, error) {
 	for buf := make([]byte, 1024); ; {
-		n, err := unix.Getxattr(f.magic(), attribute, buf)
+		n := 0
+		err := f.do(
+			func(name string) (err error) { n, err = unix.Getxattr(name, attribute, buf); return err },
+			func(fd int) (err error) { n, err = unix.Fgetxattr(fd, attribute, buf); return err })
 		switch {
 		case err == nil:
 			return buf[:n:n], nil
@@ -194,24 +168,21 @@ func (f *File) Get(attribute string) ([]byte, error) {
 
 // Set sets the attribute.
 func (f *File) Set(attribute string, value []byte) error {
-	err := unix.Setxattr(f.magic(), attribute, value, 0)
-	if err == unix.ENOENT {
-		// Without /proc only an ordinary descriptor can carry the call.
-		err = errNoProc
-	}
-	return f.wrap("set", attribute, err)
+	return f.wrap("set", attribute, f.do(
+		func(name string) error { return unix.Setxattr(name, attribute, value, 0) },
+		func(fd int) error { return unix.Fsetxattr(fd, attribute, value, 0) }))
 }
 
 // Remove removes the attribute; none is no error.
 func (f *File) Remove(attribute string) error {
-	err := unix.Removexattr(f.magic(), attribute)
+	err := f.do(
+		func(name string) error { return unix.Removexattr(name, attribute) },
+		func(fd int) error { return unix.Fremovexattr(fd, attribute) })
 	if err == unix.ENODATA {
 		return nil
 	}
 	return f.wrap("remove", attribute, err)
 }
-
-var errNoProc = errors.New("/proc is not mounted")
 
 func (f *File) wrap(op, attribute string, err error) error {
 	if err == nil {
@@ -227,4 +198,14 @@ func (f *File) wrap(op, attribute string, err error) error {
 		kind = fmt.Errorf("%w: %w", ErrNoSpace, err)
 	}
 	return fmt.Errorf("%s: cannot %s %s: %w", f.name, op, attribute, kind)
+}
+
+// retry calls f until no signal interrupts it.
+func retry(f func() (int, error)) (int, error) {
+	for {
+		n, err := f()
+		if err != unix.EINTR {
+			return n, err
+		}
+	}
 }
