@@ -64,6 +64,11 @@ const (
 	maxMembers   = 2048
 )
 
+// BeginsLikeStatement reports whether a content that begins with head, of 64 bytes
+// at least where it has so many, must not be signed as a file: a version 2 signature
+// over it could be one over a package statement.
+func BeginsLikeStatement(head []byte) bool { return bytes.HasPrefix(head, []byte(statementFamily)) }
+
 // Body returns the bytes that the signature is over. It fails when a field could
 // not be read back.
 func (s *Statement) Body() ([]byte, error) {

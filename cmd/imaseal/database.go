@@ -85,3 +85,16 @@ func (f *systemFlags) trusted(out *output) (*sign.TrustedKeys, error) {
 	}
 	return loadTrusted(out, certs, f.cas)
 }
+
+// config returns the configuration of the installer hook, whose rules hold for labels
+// that are set later, too.
+func (f *systemFlags) config(out *output) dpkg.Config {
+	config, problems := dpkg.LoadConfig(f.root)
+	for _, p := range problems {
+		out.warn("%s", p)
+	}
+	return config
+}
+
+// conffiles returns the rule for configuration files.
+func (f *systemFlags) conffiles(out *output) string { return string(f.config(out).LabelConffiles) }

@@ -60,6 +60,10 @@ IMA-appraisal runs them and refuses everything that was changed.`) + "\n" + exit
 		newVerifyCommand(),
 		newInspectCommand(),
 		newUnsignCommand(),
+		newApplyCommand(),
+		newCheckCommand(),
+		newClearCommand(),
+		newSignFileCommand(),
 	)
 	root.AddCommand(extraCommands...)
 	root.SetHelpCommand(newHelpCommand())

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"io"
 	"io/fs"
 	"path"
 	"slices"
@@ -120,12 +119,9 @@ func (c *checking) stranger(w *worker, t *task) {
 
 // beginsLikeProgram reports whether f is an ELF file or a script.
 func beginsLikeProgram(f *xattr.File) bool {
-	r, err := f.Reader()
+	head, err := headOf(f)
 	if err != nil {
-		return true // the kernel refuses to read it: worth telling
+		return true // the kernel refuses to let it be read: worth telling
 	}
-	defer r.Close()
-	head := make([]byte, 4)
-	n, _ := io.ReadFull(r, head)
-	return bytes.HasPrefix(head[:n], []byte("#!")) || bytes.Equal(head[:n], []byte("\x7fELF"))
+	return bytes.HasPrefix(head, []byte("#!")) || bytes.HasPrefix(head, []byte("\x7fELF"))
 }

@@ -1,0 +1,90 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/imaseal/imaseal/sign/installed"
+)
+
+type applyOptions struct {
+	system  systemFlags
+	out     outputFlags
+	from    []string
+	replace bool
+	dryRun  bool
+}
+
+func newApplyCommand() *cobra.Command {
+	var o applyOptions
+	cmd := &cobra.Command{
+		Use:   "apply [PACKAGE...]",
+		Short: "Label the files of an installed system with their packages' signatures",
+		Long: strings.TrimSpace(`
+Sets the signatures that the package manager's database holds as labels (the
+attribute security.ima) on the files of the installed PACKAGEs, of all when none is
+named: what is missing, and with --replace also what another key set. Run it again
+to go on after an interruption.
+
+Every file is read before it is labelled. With certificates the package's statement
+and each signature are verified; without any, the content is compared with the
+digest in the package manager's database, and what has none there, such as
+maintainer scripts, is left out. What does not match is reported and not labelled.
+Conffiles are labelled when they are executable, unless label-conffiles in
+/etc/imaseal/install.conf says otherwise.
+
+--from takes signatures from signed packages for a system on which the same
+packages are installed unsigned: where name, version and architecture match, the
+package is verified and its signatures are put into the database first.`) + "\n" + exitStatusHelp,
+		Example: examples(
+			`imaseal apply --cert keys/signing.crt`,
+			`imaseal apply --root /srv/image --cert keys/signing.crt`,
+			`imaseal apply --cert keys/signing.crt --from signed/`,
+			`imaseal apply --replace --dry-run openssh-server`),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return runApply(cmd.Context(), o.out.open(cmd), &o, args)
+		},
+	}
+	o.system.add(cmd)
+	o.system.addCerts(cmd)
+	fl := cmd.Flags()
+	fl.StringArrayVar(&o.from, "from", nil, "take signatures from the signed packages `PKG`, files or folders; may be repeated")
+	fl.BoolVar(&o.replace, "replace", false, "replace labels that another key made")
+	fl.BoolVar(&o.dryRun, "dry-run", false, "do everything but write")
+	o.out.add(cmd)
+	return cmd
+}
+
+func runApply(ctx context.Context, out *output, o *applyOptions, args []string) error {
+	s, err := o.system.open()
+	if err != nil {
+		return err
+	}
+	defer s.Root.Close()
+	trusted, err := o.system.trusted(out)
+	if errors.Is(err, errNoCertificate) && len(o.from) == 0 && len(o.system.cas) == 0 {
+		out.note("no certificate given, nor one in /etc/imaseal/certs: contents are compared with the digests of the package database")
+	} else if err != nil {
+		return err
+	}
+	config := o.system.config(out)
+	options := installed.ApplyOptions{
+		Keys: trusted, Replace: o.replace, DryRun: o.dryRun,
+		Conffiles:   string(config.LabelConffiles),
+		UnknownKeys: len(o.system.certs) == 0 && config.UnknownKey != "refuse",
+	}
+	finish := systemProgress(out, s)
+	result, err := s.Apply(ctx, args, options)
+	finish()
+	if err != nil {
+		return err
+	}
+	action, column := "applied", "SET"
+	if o.dryRun {
+		action, column = "would apply", "WOULD SET"
+	}
+	return out.printSystem(newSystemResult(action, s, result), column)
+}

@@ -1,0 +1,72 @@
+package main
+
+import (
+	"context"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/imaseal/imaseal/sign/installed"
+)
+
+type checkOptions struct {
+	system  systemFlags
+	out     outputFlags
+	unowned bool
+}
+
+func newCheckCommand() *cobra.Command {
+	var o checkOptions
+	cmd := &cobra.Command{
+		Use:   "check [PACKAGE...]",
+		Short: "Compare the files of an installed system with what was signed",
+		Long: strings.TrimSpace(`
+Reads every file of the installed PACKAGEs, of all when none is named, and judges
+it by the signatures in the package manager's database: that the database is what
+the package brought, that the file has the content that is signed under its name,
+and that it carries a label (the attribute security.ima) that the kernel will take.
+
+The kernel knows contents, not names: a signed /bin/sh that was copied over
+/usr/sbin/sshd still runs. check says whose file it is. It also finds labels on
+files that no package signs, maintainer scripts that were not in the package and,
+with --unowned, programs that belong to no package.
+
+Critical is what was not signed like this: wrong name, foreign file, digest
+mismatch, bad signature, not a regular file, bad statement, malformed, unsigned
+script. A problem is what the kernel may refuse: no label, missing, unknown key ID,
+extra label, conffile locked, unowned, changed meanwhile. A notice is as it may be
+and does not fail the check: conffile edited, conffile deleted, other key, local
+signature.`) + "\n" + exitStatusHelp,
+		Example: examples(
+			`imaseal check`,
+			`imaseal check --cert keys/signing.crt openssh-server`,
+			`imaseal check --root /srv/image --cert keys/signing.crt --unowned --json`),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return runCheck(cmd.Context(), o.out.open(cmd), &o, args)
+		},
+	}
+	o.system.add(cmd)
+	o.system.addCerts(cmd)
+	cmd.Flags().BoolVar(&o.unowned, "unowned", false, "also look in executable places (/usr, /opt, …) for programs of no package")
+	o.out.add(cmd)
+	return cmd
+}
+
+func runCheck(ctx context.Context, out *output, o *checkOptions, args []string) error {
+	s, err := o.system.open()
+	if err != nil {
+		return err
+	}
+	defer s.Root.Close()
+	trusted, err := o.system.trusted(out)
+	if err != nil {
+		return err
+	}
+	finish := systemProgress(out, s)
+	result, err := s.Check(ctx, args, installed.CheckOptions{Keys: trusted, Conffiles: o.system.conffiles(out), Unowned: o.unowned})
+	finish()
+	if err != nil {
+		return err
+	}
+	return out.printSystem(newSystemResult("checked", s, result), "")
+}
