@@ -74,9 +74,10 @@ func Open(r io.ReaderAt, size int64, o Options) (*Package, error) {
 	if err := p.checkLayout(); err != nil {
 		return nil, err
 	}
-	if err := p.readInfo(); err != nil {
+	if p.info, err = readInfo(p.main); err != nil {
 		return nil, fmt.Errorf("main header: %w", err)
 	}
+	p.source = p.source || isSource(p.main)
 	if err := p.findCompression(); err != nil {
 		return nil, fmt.Errorf("payload at offset %d: %w", p.payloadAt, err)
 	}
@@ -110,49 +111,53 @@ func (p *Package) checkLayout() error {
 	return nil
 }
 
-func (p *Package) readInfo() error {
+// readInfo returns what a main header says of the package.
+func readInfo(main *header) (sign.Info, error) {
 	var err error
 	text := func(tag uint32) string {
-		s, failed := p.main.text(tag)
+		s, failed := main.text(tag)
 		if err == nil {
 			err = failed
 		}
 		return s
 	}
 	number := func(tag uint32) (uint64, bool) {
-		n, ok, failed := p.main.number(tag)
+		n, ok, failed := main.number(tag)
 		if err == nil {
 			err = failed
 		}
 		return n, ok
 	}
-	p.info = sign.Info{Format: "rpm", FormatVersion: "4", Name: text(tagName), Arch: text(tagArch)}
-	p.info.Version = text(tagVersion) + "-" + text(tagRelease)
+	info := sign.Info{Format: "rpm", FormatVersion: "4", Name: text(tagName), Arch: text(tagArch)}
+	info.Version = text(tagVersion) + "-" + text(tagRelease)
 	if epoch, ok := number(tagEpoch); ok {
-		p.info.Version = fmt.Sprintf("%d:%s", epoch, p.info.Version)
+		info.Version = fmt.Sprintf("%d:%s", epoch, info.Version)
 	}
 	size, ok := number(tagLongSize)
 	if !ok {
 		size, _ = number(tagSize)
 	}
-	p.info.InstalledSize = int64(min(size, 1<<62))
+	info.InstalledSize = int64(min(size, 1<<62))
 	if format, ok := number(tagRPMFormat); ok {
 		switch format {
 		case 4, 6:
-			p.info.FormatVersion = fmt.Sprint(format)
+			info.FormatVersion = fmt.Sprint(format)
 		default:
-			return fmt.Errorf("tag %d: packages of format %d are not supported, only 4 and 6", tagRPMFormat, format)
+			return info, fmt.Errorf("tag %d: packages of format %d are not supported, only 4 and 6", tagRPMFormat, format)
 		}
 	}
-	// As rpm's headerIsSource.
-	p.source = p.source || p.main.find(tagSourcePackage) != nil || p.main.find(tagSourceRPM) == nil
 	if format := text(tagPayloadFormat); err == nil && format != "" && format != "cpio" {
-		return fmt.Errorf("tag %d: payloads in the form %.80q are not supported, only cpio", tagPayloadFormat, format)
+		return info, fmt.Errorf("tag %d: payloads in the form %.80q are not supported, only cpio", tagPayloadFormat, format)
 	}
-	if err == nil && p.info.Name == "" {
-		return fmt.Errorf("tag %d: the package has no name", tagName)
+	if err == nil && info.Name == "" {
+		return info, fmt.Errorf("tag %d: the package has no name", tagName)
 	}
-	return err
+	return info, err
+}
+
+// isSource tells a source package by its main header, as rpm's headerIsSource.
+func isSource(main *header) bool {
+	return main.find(tagSourcePackage) != nil || main.find(tagSourceRPM) == nil
 }
 
 // findCompression finds the compression by the magic and holds it against what the

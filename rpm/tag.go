@@ -79,7 +79,11 @@ const (
 )
 
 // Bits of FILEFLAGS, rpmfileAttrs of rpm's rpmfiles.h.
-const fileGhost = 1 << 6
+const (
+	fileConfig    = 1 << 0
+	fileMissingOK = 1 << 3
+	fileGhost     = 1 << 6
+)
 
 // Bits of a file's mode, as in stat(2).
 const (

@@ -122,7 +122,7 @@ func (p *Plugin) ask(options []string) error {
 func evaluate(ctx context.Context, rpm string, options, macros []string) ([]string, error) {
 	args := slices.Clone(options)
 	for _, m := range macros {
-		args = append(args, "--eval", m)
+		args = append(args, "--eval", "="+m) // of nothing rpm 6 prints no line
 	}
 	out, err := command(ctx, rpm, args...).Output()
 	if err != nil {
@@ -131,6 +131,9 @@ func evaluate(ctx context.Context, rpm string, options, macros []string) ([]stri
 	lines := strings.Split(strings.TrimSuffix(string(out), "\n"), "\n")
 	if len(lines) != len(macros) {
 		return nil, fmt.Errorf("%s --eval answers with %d lines, not %d: a macro of its configuration holds more than one", rpm, len(lines), len(macros))
+	}
+	for i, line := range lines {
+		lines[i] = strings.TrimPrefix(line, "=")
 	}
 	return lines, nil
 }
