@@ -77,7 +77,12 @@ func runApply(ctx context.Context, out *output, o *applyOptions, args []string) 
 		UnknownKeys: len(o.system.certs) == 0 && config.UnknownKey != "refuse",
 	}
 	finish := systemProgress(out, s)
-	result, err := s.Apply(ctx, args, options)
+	var result *installed.Result
+	if len(o.from) > 0 {
+		result, err = applyFrom(ctx, out, o, s, options, args)
+	} else {
+		result, err = s.Apply(ctx, args, options)
+	}
 	finish()
 	if err != nil {
 		return err

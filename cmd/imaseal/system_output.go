@@ -127,8 +127,10 @@ func (o *output) printSystem(r *systemResult, changed string) error {
 		enc.SetEscapeHTML(false)
 		return cmp.Or(enc.Encode(r), r.exit())
 	}
-	if err := o.printSystemTable(r, changed); err != nil {
-		return err
+	if len(r.List) > 0 {
+		if err := o.printSystemTable(r, changed); err != nil {
+			return err
+		}
 	}
 	o.printSystemFindings(r.Findings)
 	for _, e := range r.Errors {
@@ -207,7 +209,7 @@ func countsText(counts [installed.Failure + 1]int) string {
 }
 
 // shownFindings is how many findings of a kind are printed for a package.
-const shownFindings = 8
+const shownFindings = 4
 
 // printSystemFindings prints the findings. Many of a kind, in one package, are
 // counted, lest the one that matters is lost among them.
@@ -235,7 +237,11 @@ func (o *output) printSystemFindings(findings []systemFinding) {
 		case f.Package != "":
 			where += " (" + printable(f.Package) + ")"
 		}
-		fmt.Fprintf(o.stdout, "%s: %s: %s%s\n", f.Severity, where, f.Reason, prefixed(": ", printable(f.Detail)))
+		reason := f.Reason + ": "
+		if f.severity == installed.Failure {
+			reason = "" // it would say "error" again
+		}
+		fmt.Fprintf(o.stdout, "%s: %s: %s\n", f.Severity, where, strings.TrimSuffix(reason+printable(f.Detail), ": "))
 	}
 }
 

@@ -39,6 +39,8 @@ type Database struct {
 	// info has the members of each package in the info database, by what their names
 	// begin with: the package, and the architecture where several may be installed.
 	info map[string][]string
+	// adopted are members that are not on the disk yet, by path.
+	adopted map[string][]byte
 }
 
 // Installed reports whether dpkg has packages below the root.
@@ -265,6 +267,9 @@ func conffileTarget(root *xattr.Root, name string) string {
 func (d *Database) readMember(r *record, name string, most int64) ([]byte, error) {
 	if !slices.Contains(d.info[d.infoName(r)], name) {
 		return nil, nil
+	}
+	if content, ok := d.adopted[d.member(r, name)]; ok {
+		return content, nil
 	}
 	return d.read(d.member(r, name), most)
 }

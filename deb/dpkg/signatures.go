@@ -86,17 +86,27 @@ func byPath(entries []sign.Entry) map[string][]byte {
 }
 
 // verify reports whether a trusted key made the statement, and whether the info
-// database is what it states. Two members are not installed and so not compared:
-// control, and data.tar, which is no file.
+// database is what it states.
 func (s *signatures) verify(keys *sign.TrustedKeys) error {
 	if err := s.statement.Verify(keys); err != nil {
 		return err
 	}
-	stated := map[string]bool{dpkgtar.StatementName: true, "list": true}
+	return s.compareAll([]string{dpkgtar.StatementName})
+}
+
+// compareAll compares the info database with the statement, but for the members that
+// are left out. Two are not installed and so not compared: control, and data.tar,
+// which is no file.
+func (s *signatures) compareAll(leftOut []string) error {
+	stated := map[string]bool{"list": true}
+	for _, name := range leftOut {
+		stated[name] = true
+	}
 	for _, m := range s.statement.Members {
+		known := stated[m.Name]
 		stated[m.Name] = true
 		// dpkg installs no member with a dot in its name.
-		if m.Name == "control" || strings.Contains(m.Name, ".") {
+		if known || m.Name == "control" || strings.Contains(m.Name, ".") {
 			continue
 		}
 		if err := s.compare(m); err != nil {

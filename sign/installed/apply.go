@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/imaseal/imaseal/sign"
 	"github.com/imaseal/imaseal/sign/xattr"
 )
@@ -126,12 +124,12 @@ func (a *applying) file(w *worker, t *task) {
 		t.find(KindNotRegular, kindOf(a.system.Root, t.file.Path))
 		return
 	default:
-		t.find(KindError, err.Error())
+		t.find(KindError, reason(err, a.system.Root, t.file.Path))
 		return
 	}
 	label, err := f.Get(sign.XattrName)
 	if err != nil && !errors.Is(err, xattr.ErrUnsupported) {
-		t.find(KindError, err.Error())
+		t.find(KindError, reason(err, a.system.Root, t.file.Path))
 		return
 	}
 	if bytes.Equal(label, t.file.Value) {
@@ -159,7 +157,7 @@ func (a *applying) file(w *worker, t *task) {
 		t.find(KindChanging, err.Error())
 	case err != nil:
 		t.changed = false
-		t.find(KindError, err.Error())
+		t.find(KindError, reason(err, a.system.Root, t.file.Path))
 	default:
 		t.labelled = true
 	}
@@ -194,11 +192,11 @@ func (a *applying) judge(w *worker, t *task, f *xattr.File) bool {
 	case errors.Is(err, errChanging):
 		t.find(KindChanging, err.Error())
 		return false
-	case errors.Is(err, unix.EACCES):
-		t.find(KindMismatch, "the kernel does not let it be read: "+err.Error())
+	case unreadable(err):
+		t.find(KindMismatch, "the kernel does not let it be read")
 		return false
 	case err != nil:
-		t.find(KindError, err.Error())
+		t.find(KindError, reason(err, a.system.Root, t.file.Path))
 		return false
 	}
 	if t.recordedOnly {

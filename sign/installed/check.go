@@ -8,8 +8,6 @@ import (
 	"maps"
 	"slices"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/imaseal/imaseal/sign"
 	"github.com/imaseal/imaseal/sign/xattr"
 )
@@ -151,12 +149,12 @@ func (c *checking) file(w *worker, t *task) {
 		}
 		return
 	default:
-		t.find(KindError, err.Error())
+		t.find(KindError, reason(err, c.system.Root, t.file.Path))
 		return
 	}
 	label, err := f.Get(sign.XattrName)
 	if err != nil && !errors.Is(err, xattr.ErrUnsupported) {
-		t.find(KindError, err.Error())
+		t.find(KindError, reason(err, c.system.Root, t.file.Path))
 		return
 	}
 	if !isSignature(label) {
@@ -169,10 +167,10 @@ func (c *checking) file(w *worker, t *task) {
 	switch {
 	case errors.Is(err, errChanging):
 		t.find(KindChanging, err.Error())
-	case errors.Is(err, unix.EACCES):
-		t.find(KindMismatch, "the kernel does not let it be read: "+err.Error())
+	case unreadable(err):
+		t.find(KindMismatch, "the kernel does not let it be read")
 	case err != nil:
-		t.find(KindError, err.Error())
+		t.find(KindError, reason(err, c.system.Root, t.file.Path))
 	case t.file.Value == nil:
 		c.unsigned(t, l)
 	default:

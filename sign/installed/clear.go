@@ -42,6 +42,11 @@ func (s *System) Clear(ctx context.Context, names []string, o ClearOptions) (*Re
 			}
 		}
 	}
+	if len(tasks) > 0 && !o.DryRun {
+		if err := s.Root.Probe(sign.XattrName, tasks[0].file.Value); err != nil {
+			return nil, err
+		}
+	}
 	return result, s.run(ctx, tasks, func(_ *worker, t *task) { s.clear(t, stay, o) })
 }
 
@@ -54,7 +59,7 @@ func (s *System) clear(t *task, stay *owners, o ClearOptions) {
 	case absent(err), errors.Is(err, xattr.ErrNotRegular):
 		return
 	default:
-		t.find(KindError, err.Error())
+		t.find(KindError, reason(err, s.Root, t.file.Path))
 		return
 	}
 	t.counted = true
@@ -63,7 +68,7 @@ func (s *System) clear(t *task, stay *owners, o ClearOptions) {
 	case errors.Is(err, xattr.ErrUnsupported):
 		return
 	case err != nil:
-		t.find(KindError, err.Error())
+		t.find(KindError, reason(err, s.Root, t.file.Path))
 		return
 	case label == nil:
 		return
@@ -79,7 +84,7 @@ func (s *System) clear(t *task, stay *owners, o ClearOptions) {
 	}
 	if !o.DryRun {
 		if err := f.Remove(sign.XattrName); err != nil {
-			t.find(KindError, err.Error())
+			t.find(KindError, reason(err, s.Root, t.file.Path))
 			return
 		}
 	}

@@ -84,13 +84,13 @@ func (c *checking) stranger(w *worker, t *task) {
 	case absent(err), errors.Is(err, xattr.ErrNotRegular):
 		return
 	case err != nil:
-		t.find(KindError, err.Error())
+		t.find(KindError, reason(err, c.system.Root, t.file.Path))
 		return
 	}
 	defer f.Close()
 	label, err := f.Get(sign.XattrName)
 	if err != nil && !errors.Is(err, xattr.ErrUnsupported) {
-		t.find(KindError, err.Error())
+		t.find(KindError, reason(err, c.system.Root, t.file.Path))
 		return
 	}
 	if !isSignature(label) {
@@ -103,7 +103,7 @@ func (c *checking) stranger(w *worker, t *task) {
 	t.counted = true
 	l, err := c.look(w, t.file, f, label)
 	if err != nil {
-		t.find(KindError, err.Error())
+		t.find(KindError, reason(err, c.system.Root, t.file.Path))
 		return
 	}
 	switch o, ok := c.index.find(label); {

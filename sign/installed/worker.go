@@ -7,6 +7,7 @@ import (
 	"hash"
 	"io"
 	"io/fs"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -107,6 +108,19 @@ func setLabel(f *xattr.File, old, value []byte) error {
 
 // executable reports whether somebody may execute the file.
 func executable(f *xattr.File) bool { return f.Stat().Mode&0o111 != 0 }
+
+// reason returns what err says but for the name of f, which the finding has.
+func reason(err error, root *xattr.Root, path string) string {
+	var in *fs.PathError
+	if errors.As(err, &in) && in.Path == root.Name(path) {
+		return in.Op + ": " + in.Err.Error()
+	}
+	return strings.TrimPrefix(err.Error(), root.Name(path)+": ")
+}
+
+// unreadable reports whether the kernel refused to let root read a file: it appraises
+// what root opens, under some policies.
+func unreadable(err error) bool { return errors.Is(err, unix.EACCES) && unix.Geteuid() == 0 }
 
 // absent reports whether err says that there is no file of that name. A parent that
 // is no folder is the same to whoever looks for the file.

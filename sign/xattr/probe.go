@@ -14,7 +14,7 @@ func (r *Root) Probe(attribute string, value []byte) error {
 	fd, err := r.openat(".", unix.O_TMPFILE|unix.O_WRONLY|unix.O_EXCL)
 	if err != nil {
 		if errors.Is(err, unix.EACCES) || errors.Is(err, unix.EROFS) {
-			return fmt.Errorf("labels cannot be set: %w", err)
+			return fmt.Errorf("%s: %s cannot be set below it: %w", r.dir, attribute, err)
 		}
 		return nil
 	}
