@@ -5,16 +5,18 @@ import (
 	"fmt"
 	"io"
 	"strings"
+
+	"github.com/imaseal/imaseal/deb/dpkgtar"
 )
 
 // DiversionsFile is the list of diversions, relative to dpkg's admindir.
 const DiversionsFile = "diversions"
 
-// Bounds of lists that dpkg keeps: a line is MAXDIVERTFILENAME of dpkg at most, and no
-// system has more than a few hundred.
+// Bounds in bytes of the lists that dpkg keeps. A line holds one path and little more;
+// the longest list of Debian's packages has some 10 MiB.
 const (
-	maxListLine = 1024
-	maxListSize = 16 << 20
+	maxListLine = dpkgtar.MaxPath + 256
+	maxListSize = 64 << 20
 )
 
 // Diversions are the files that dpkg-divert moved away, lib/dpkg/db-fsys-divert.c.
@@ -77,7 +79,7 @@ func clean(name string) string {
 func lines(r io.Reader) func(yield func(string, error) bool) {
 	return func(yield func(string, error) bool) {
 		limited := &io.LimitedReader{R: r, N: maxListSize + 1}
-		b := bufio.NewReaderSize(limited, 4<<10)
+		b := bufio.NewReaderSize(limited, maxListLine+1)
 		for n := 1; ; n++ {
 			line, err := b.ReadSlice('\n')
 			switch {

@@ -73,6 +73,12 @@ func (e *Entries) Add(name string, kind byte, linkname string) (link string, err
 	return link, nil
 }
 
+// Has reports whether the archive has had an entry of that name.
+func (e *Entries) Has(name string) bool {
+	kind, ok := e.kinds[name]
+	return ok && kind != implied
+}
+
 func (e *Entries) count(name string) error {
 	e.bytes += len(name)
 	if len(e.kinds) >= MaxEntries || e.bytes > MaxNameBytes {

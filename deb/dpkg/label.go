@@ -1,0 +1,281 @@
+package dpkg
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/imaseal/imaseal/sign"
+	"github.com/imaseal/imaseal/sign/xattr"
+)
+
+// unpackedSuffix is what dpkg adds to the name of a file until the whole package is
+// unpacked, the DPKGNEWEXT of lib/dpkg/dpkg.h.
+const unpackedSuffix = ".dpkg-new"
+
+// Reasons why a file got no label.
+const (
+	reasonUnsupported = "attributes are not supported"
+	reasonConffile    = "conffile"
+	reasonExcluded    = "path-exclude"
+	reasonReplaced    = "belongs to another package, which replaces it"
+	reasonOtherLabel  = "shared, and labelled with another key"
+	reasonEdited      = "shared conffile that was edited"
+)
+
+// An installation is the system that dpkg unpacks a package onto.
+type installation struct {
+	*hook
+	seal       *seal
+	on         *xattr.Root
+	diversions *Diversions
+	overrides  map[string]statoverride
+	accounts   *accounts
+	shared     map[string]bool // files of other instances of the package
+
+	// unsupported says why labels could not be set, where that may be.
+	unsupported error
+	filters     *[]filter // of dpkg, once they are needed
+	// missing are the targets of which dpkg made no new file.
+	missing []*target
+
+	folder     *xattr.Folder // the last one, of the name folderName
+	folderName string
+}
+
+// openInstallation reads what dpkg knows of the system, and would do to the names and
+// modes of the package's files.
+func (h *hook) openInstallation(s *seal) (in *installation, err error) {
+	in = &installation{hook: h, seal: s, accounts: openAccounts(h.root)}
+	if in.on, err = xattr.OpenRoot(h.root); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			in.close()
+		}
+	}()
+	in.diversions = new(Diversions)
+	if f, err := openList(h.adminDir, DiversionsFile); err != nil {
+		return nil, err
+	} else if f != nil {
+		defer f.Close()
+		if in.diversions, err = ReadDiversions(f); err != nil {
+			return nil, err
+		}
+	}
+	if f, err := openList(h.adminDir, statoverrideFile); err != nil {
+		return nil, err
+	} else if f != nil {
+		defer f.Close()
+		if in.overrides, err = readStatoverrides(f); err != nil {
+			return nil, err
+		}
+	}
+	if s.shared {
+		in.shared, err = otherInstances(h.adminDir, s)
+	}
+	return in, err
+}
+
+func (in *installation) close() {
+	if in.folder != nil {
+		in.folder.Close()
+	}
+	in.on.Close()
+}
+
+// label labels every file of the payload that has a signature.
+func (in *installation) label(p *payload) error {
+	for i := range p.targets {
+		t := &p.targets[i]
+		if t.value == nil {
+			continue
+		}
+		if in.isLeftConffile(t) {
+			for _, path := range t.names() {
+				in.out.skip(path, reasonConffile)
+			}
+			continue
+		}
+		if err := in.labelTarget(t); err != nil {
+			return err
+		}
+	}
+	return in.explain()
+}
+
+// names returns all names of the inode.
+func (t *target) names() []string { return append([]string{t.path}, t.links...) }
+
+// isLeftConffile reports whether the file is a conffile that gets no label.
+func (in *installation) isLeftConffile(t *target) bool {
+	if len(in.seal.conffiles) == 0 || in.config.LabelConffiles == ConffilesAll {
+		return false
+	}
+	isConffile := in.seal.conffiles[t.path]
+	for _, path := range t.links {
+		isConffile = isConffile || in.seal.conffiles[path]
+	}
+	mode := t.mode
+	if o, ok := in.overrides[t.path]; ok {
+		mode = o.mode
+	}
+	return isConffile && (in.config.LabelConffiles == ConffilesNone || mode&0o111 == 0)
+}
+
+// labelTarget labels one inode, when it is the one that dpkg just made of the archive.
+func (in *installation) labelTarget(t *target) error {
+	f, err := in.openNew(t.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		in.missing = append(in.missing, t)
+		return nil
+	}
+	if err == nil {
+		defer f.Close()
+		err = in.check(f.Stat(), t)
+	}
+	if err != nil {
+		// Somebody else's file may lie where dpkg had nothing to extract.
+		if in.isExcluded(t.path) {
+			in.out.skip(t.path, reasonExcluded)
+			return nil
+		}
+		return fmt.Errorf("%s: %w", shown(t.path), err)
+	}
+	names := 1
+	for _, link := range t.links {
+		err := in.sameInode(f, link)
+		if errors.Is(err, fs.ErrNotExist) && in.isExcluded(link) {
+			in.out.skip(link, reasonExcluded)
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", shown(link), err)
+		}
+		names++
+	}
+	if n := int(f.Stat().Nlink); n != names {
+		return fmt.Errorf("%s has %d names, but the package gives it %d", f.Name(), n, names)
+	}
+	return in.set(f, t, names)
+}
+
+// sameInode reports whether the new file at path is a name of f.
+func (in *installation) sameInode(f *xattr.File, path string) error {
+	link, err := in.openNew(path)
+	if err != nil {
+		return err
+	}
+	defer link.Close()
+	if link.Stat().Dev != f.Stat().Dev || link.Stat().Ino != f.Stat().Ino {
+		return fmt.Errorf("%s is not the hard link that the package has", link.Name())
+	}
+	return nil
+}
+
+// set sets the label of f, which is names files of the package.
+func (in *installation) set(f *xattr.File, t *target, names int) error {
+	err := f.Set(sign.XattrName, t.value)
+	if errors.Is(err, xattr.ErrUnsupported) && in.config.Unsupported == Warn {
+		in.unsupported = err
+		for range names {
+			in.out.skip(t.path, reasonUnsupported)
+		}
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	in.out.Labelled += names
+	return nil
+}
+
+// openNew opens what dpkg has made of the file at path of the package.
+func (in *installation) openNew(path string) (*xattr.File, error) {
+	name := in.diversions.Name(path, in.seal.name)
+	f, err := in.open(name + unpackedSuffix)
+	if errors.Is(err, fs.ErrNotExist) && in.seal.conffiles[path] {
+		if target := in.conffileTarget(name); target != name {
+			return in.open(target + unpackedSuffix)
+		}
+	}
+	return f, err
+}
+
+// open opens a regular file by its folder, which is kept for the next one.
+func (in *installation) open(name string) (*xattr.File, error) {
+	folder, base := path.Split(name)
+	if in.folder == nil || folder != in.folderName {
+		if in.folder != nil {
+			in.folder.Close()
+			in.folder = nil
+		}
+		found, err := in.on.Folder(folder)
+		if errors.Is(err, unix.ENOTDIR) {
+			err = &fs.PathError{Op: "open", Path: in.on.Name(name), Err: fs.ErrNotExist}
+		}
+		if err != nil {
+			return nil, err
+		}
+		in.folder, in.folderName = found, folder
+	}
+	return in.folder.Open(base)
+}
+
+// conffileTarget follows a conffile that is a link, as conffderef of
+// src/main/configure.c does. dpkg 1.21 to 1.23 use the result only where that failed.
+func (in *installation) conffileTarget(name string) string {
+	const maxLinks = 25
+	for range maxLinks + 1 {
+		target, err := in.on.Readlink(name)
+		if err != nil {
+			return name
+		}
+		if path.IsAbs(target) {
+			name = clean(target)
+		} else {
+			name = path.Join(path.Dir(name), target)
+		}
+	}
+	return name
+}
+
+// check reports whether an inode is the one that dpkg made of t.
+func (in *installation) check(stat *unix.Stat_t, t *target) error {
+	differ := func(what string, is, want any) error {
+		return fmt.Errorf("%s%s is not the file of the package: %s %v instead of %v", shown(t.path), unpackedSuffix, what, is, want)
+	}
+	if stat.Size != t.size {
+		return differ("size", stat.Size, t.size)
+	}
+	// Times that not every file system can store are not compared.
+	if t.modTime >= 0 && t.modTime < 1<<31 && stat.Mtim.Sec != t.modTime {
+		return differ("time", stat.Mtim.Sec, t.modTime)
+	}
+	if euid := os.Geteuid(); euid != 0 {
+		// dpkg that is not root can give files to nobody else, and goes on.
+		if int(stat.Uid) != euid {
+			return differ("owner", stat.Uid, euid)
+		}
+		return nil
+	}
+	user, group, mode := t.user, t.group, t.mode
+	if o, ok := in.overrides[t.path]; ok {
+		user, group, mode = o.user, o.group, o.mode
+	}
+	if uid := in.accounts.uid(user, t.uid); int64(stat.Uid) != uid {
+		return differ("owner", stat.Uid, uid)
+	}
+	if gid := in.accounts.gid(group, t.gid); int64(stat.Gid) != gid {
+		return differ("group", stat.Gid, gid)
+	}
+	if is := int64(stat.Mode & 0o7777); is != mode {
+		return differ("mode", fmt.Sprintf("%04o", is), fmt.Sprintf("%04o", mode))
+	}
+	return nil
+}

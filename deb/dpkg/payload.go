@@ -1,0 +1,172 @@
+package dpkg
+
+import (
+	"archive/tar"
+	"bytes"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"hash"
+	"io/fs"
+
+	"github.com/imaseal/imaseal/deb/dpkgtar"
+	"github.com/imaseal/imaseal/sign"
+)
+
+// A payload is what a package's archive is seen to hold while it passes by.
+type payload struct {
+	scanner dpkgtar.Scanner
+	seal    *seal
+	// shared are the paths that another instance of the package has on the system:
+	// dpkg only compares them, so their content is hashed here.
+	shared map[string]bool
+
+	entries dpkgtar.Entries
+	targets []target
+	carrier map[string]int // of targets by path, made when the first hard link is met
+	met     int            // signatures whose file was met
+
+	current *hashed    // the shared file that is passing by
+	unsure  *sign.File // the file that is passing by and has no signature
+	err     error      // why the content is not as the package says
+}
+
+// A target is a regular file that dpkg extracts, an inode that is to be labelled.
+type target struct {
+	path  string
+	value []byte   // nil of a file without a signature
+	links []string // further names of the inode
+	// What dpkg makes of it, before overrides.
+	size, mode, modTime int64
+	uid, gid            int64
+	user, group         string
+	digest              *hashed // of a shared file
+}
+
+// A hashed is the SHA-256 of a file that passes by.
+type hashed struct {
+	hash hash.Hash
+	sum  []byte
+}
+
+// newPayload returns a payload for the package of s.
+func newPayload(s *seal, shared map[string]bool) *payload {
+	p := &payload{seal: s, shared: shared}
+	p.scanner.Entry = p.enter
+	p.scanner.Content = p.content
+	return p
+}
+
+// enter takes an entry of the archive.
+func (p *payload) enter(path string, h *dpkgtar.Header) error {
+	if err := p.finish(); err != nil {
+		return err
+	}
+	carrier, err := p.entries.Add(path, h.Kind, h.Link)
+	if err != nil {
+		return err
+	}
+	var value []byte
+	if i, ok := find(p.seal.files, path); ok {
+		if h.Kind != tar.TypeReg && h.Kind != tar.TypeLink {
+			return fmt.Errorf("%q has a signature and is no regular file", path)
+		}
+		value = p.seal.files[i].Value
+		path = p.seal.files[i].Path
+		p.met++
+	}
+	switch h.Kind {
+	case tar.TypeReg:
+		t := target{
+			path: path, value: value, size: h.Size, mode: h.Mode & 0o7777, modTime: h.ModTime,
+			uid: h.UID, gid: h.GID, user: h.User, group: h.Group,
+		}
+		if p.shared[path] {
+			t.digest = &hashed{hash: sha256.New()}
+			p.current = t.digest
+		}
+		if value == nil {
+			p.unsure = &sign.File{Path: path, Mode: fs.FileMode(h.Mode & 0o777), Size: h.Size}
+		}
+		if p.carrier != nil {
+			p.carrier[path] = len(p.targets)
+		}
+		p.targets = append(p.targets, t)
+	case tar.TypeLink:
+		return p.link(path, carrier, value)
+	}
+	return nil
+}
+
+// link adds a further name to a target.
+func (p *payload) link(path, carrier string, value []byte) error {
+	if p.carrier == nil {
+		p.carrier = map[string]int{}
+		for i, t := range p.targets {
+			p.carrier[t.path] = i
+		}
+	}
+	t := &p.targets[p.carrier[carrier]]
+	t.links = append(t.links, path)
+	if value == nil {
+		return nil
+	}
+	if t.value != nil && !bytes.Equal(t.value, value) {
+		return fmt.Errorf("%q and %q are one file and have two signatures", carrier, path)
+	}
+	t.value = value
+	return nil
+}
+
+// content takes the next piece of the current file.
+func (p *payload) content(piece []byte) {
+	if p.current != nil {
+		p.current.hash.Write(piece)
+	}
+	if p.unsure != nil {
+		p.judge(piece)
+	}
+}
+
+// judge decides by the first bytes of a file without a signature whether the package
+// has to have one.
+func (p *payload) judge(head []byte) {
+	if p.seal.statement.Selection.Match(p.unsure, head) && p.err == nil {
+		p.err = fmt.Errorf("%s has no signature, but the package says that it is signed", shown(p.unsure.Path))
+	}
+	p.unsure = nil
+}
+
+// finish ends the current file.
+func (p *payload) finish() error {
+	if p.current != nil {
+		p.current.sum = p.current.hash.Sum(nil)
+		p.current.hash, p.current = nil, nil
+	}
+	if p.unsure != nil {
+		p.judge([]byte{})
+	}
+	return p.err
+}
+
+// end is called when the whole archive has gone by, whose digest is sum. It reports
+// whether the archive is the one that was signed.
+func (p *payload) end(sum []byte) error {
+	if !p.scanner.Ended() {
+		return errors.New("the archive has no end mark")
+	}
+	if err := p.finish(); err != nil {
+		return err
+	}
+	if !bytes.Equal(sum, p.seal.data[:]) {
+		return fmt.Errorf("the content is not what was signed: the SHA-256 of %s is %x, but the statement says %x", dpkgtar.PayloadDigest, sum, p.seal.data)
+	}
+	if p.met < len(p.seal.files) {
+		for _, e := range p.seal.files {
+			if !p.entries.Has(e.Path) {
+				return fmt.Errorf("there is a signature of %s, but no such file", shown(e.Path))
+			}
+		}
+	}
+	return nil
+}

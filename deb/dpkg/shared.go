@@ -1,0 +1,199 @@
+package dpkg
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/imaseal/imaseal/sign"
+	"github.com/imaseal/imaseal/sign/xattr"
+)
+
+// infoFolder has a list of files of each installed package, PACKAGE.list, or
+// PACKAGE:ARCH.list where instances of several architectures may be installed.
+const infoFolder = "info"
+
+// isExcluded reports whether dpkg was told not to extract the file at path.
+func (in *installation) isExcluded(path string) bool {
+	if in.filters == nil {
+		found := dpkgFilters(in.system, os.Getenv("HOME"), parentCommandLine())
+		in.filters = &found
+	}
+	return excluded(*in.filters, path)
+}
+
+// explain decides on the files of which dpkg made no new one: it was told not to, or
+// the file belongs to another package, or instance of this one, already. A file that no
+// rule explains is an error, as it would be left without its label.
+func (in *installation) explain() error {
+	paths := map[string]string{}
+	var left []*target
+	for _, t := range in.missing {
+		if in.isExcluded(t.path) {
+			for _, path := range t.names() {
+				in.out.skip(path, reasonExcluded)
+			}
+			continue
+		}
+		left = append(left, t)
+		paths[t.path] = ""
+	}
+	if len(left) == 0 {
+		return nil
+	}
+	if err := findOwners(in.adminDir, in.seal, paths); err != nil {
+		return err
+	}
+	for _, t := range left {
+		owner := paths[t.path]
+		switch {
+		case owner == "":
+			return fmt.Errorf("%s: dpkg has made no %s%s, and nothing explains why", shown(t.path), shown(in.diversions.Name(t.path, in.seal.name)), unpackedSuffix)
+		case owner == in.seal.name:
+			if err := in.labelShared(t); err != nil {
+				return fmt.Errorf("%s: %w", shown(t.path), err)
+			}
+		default:
+			in.out.skip(t.path, reasonReplaced)
+		}
+	}
+	return nil
+}
+
+// labelShared labels a file that another instance of the package has installed, when
+// its content is the same and it has no label that holds.
+func (in *installation) labelShared(t *target) error {
+	f, err := in.on.Open(in.diversions.Name(t.path, in.seal.name))
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if t.digest == nil {
+		return fmt.Errorf("it belongs to another instance of %s, and was not expected to", in.seal.name)
+	}
+	content, err := f.Reader()
+	if err != nil {
+		return err
+	}
+	defer content.Close()
+	sum := sha256.New()
+	if _, err := io.Copy(sum, io.LimitReader(content, t.size+1)); err != nil {
+		return err
+	}
+	if changed, err := f.Changed(); err != nil || changed {
+		return fmt.Errorf("%s changes while it is looked at (%v)", f.Name(), err)
+	}
+	if f.Stat().Size != t.size || !bytes.Equal(sum.Sum(nil), t.digest.sum) {
+		if in.seal.conffiles[t.path] {
+			in.out.skip(t.path, reasonEdited)
+			return nil
+		}
+		return fmt.Errorf("%s is not what the package has: it is shared with another instance, and was not replaced", f.Name())
+	}
+	has, err := f.Get(sign.XattrName)
+	if err == nil && len(has) > 0 {
+		if bytes.Equal(has, t.value) {
+			in.out.Labelled++
+			return nil
+		}
+		if in.holds(has, f) {
+			in.out.skip(t.path, reasonOtherLabel)
+			return nil
+		}
+	}
+	return in.set(f, t, 1)
+}
+
+// holds reports whether a label that a file has already is to stay: one that a trusted
+// key made over the content, or any signature where nobody is trusted by name.
+func (in *installation) holds(label []byte, f *xattr.File) bool {
+	sig, err := sign.ParseSignature(label)
+	if err != nil || !sig.Hash.Strong() {
+		return false
+	}
+	keys, _ := loadCertificates(in.system)
+	if keys == nil {
+		return true
+	}
+	content, err := f.Reader()
+	if err != nil {
+		return false
+	}
+	defer content.Close()
+	h := sig.Hash.Crypto().New()
+	if _, err := io.Copy(h, content); err != nil {
+		return false
+	}
+	return keys.VerifyDigest(sig, h.Sum(nil)) == nil
+}
+
+// otherInstances returns the files of the other installed instances of a package.
+func otherInstances(adminDir string, s *seal) (map[string]bool, error) {
+	arches, err := openList(adminDir, "arch")
+	if err != nil || arches == nil {
+		return nil, err
+	}
+	defer arches.Close()
+	var found map[string]bool
+	for arch, err := range lines(arches) {
+		if err != nil {
+			return nil, fmt.Errorf("architectures of dpkg: %w", err)
+		}
+		if arch == "" || arch == s.arch || strings.ContainsAny(arch, "/:") {
+			continue
+		}
+		if found == nil {
+			found = map[string]bool{}
+		}
+		err := eachListed(adminDir, s.name+":"+arch+".list", func(path string) { found[path] = true })
+		if err != nil {
+			return nil, err
+		}
+	}
+	return found, nil
+}
+
+// eachListed calls f with every path of a list of files; none when there is no list.
+func eachListed(adminDir, list string, f func(path string)) error {
+	r, err := openList(adminDir, filepath.Join(infoFolder, list))
+	if err != nil || r == nil {
+		return err
+	}
+	defer r.Close()
+	for line, err := range lines(r) {
+		if err != nil {
+			return fmt.Errorf("%s: %w", list, err)
+		}
+		f(clean(line))
+	}
+	return nil
+}
+
+// findOwners fills in which installed package has each path already: the name of
+// another package, or that of this one for another instance of it, which wins.
+func findOwners(adminDir string, s *seal, paths map[string]string) error {
+	lists, err := os.ReadDir(filepath.Join(adminDir, infoFolder))
+	if err != nil {
+		return err
+	}
+	for _, l := range lists {
+		instance, isList := strings.CutSuffix(l.Name(), ".list")
+		name, arch, _ := strings.Cut(instance, ":")
+		if !isList || name == s.name && (arch == "" || arch == s.arch) {
+			continue
+		}
+		err := eachListed(adminDir, l.Name(), func(path string) {
+			if owner, ok := paths[path]; ok && owner != s.name {
+				paths[path] = name
+			}
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
