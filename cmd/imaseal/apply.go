@@ -36,6 +36,12 @@ maintainer scripts, is left out. What does not match is reported and not labelle
 Conffiles are labelled when they are executable, unless label-conffiles in
 /etc/imaseal/install.conf says otherwise.
 
+RPMs are read from rpm's database where there is none of dpkg, or with --rpm, and
+their %config files are labelled as rpm's plugin does it. What binds names to
+contents there is the OpenPGP signature over a package's header, which
+--openpgp-keyring demands. rpm-plugin-ima labels files before they have their names,
+which no apply can.
+
 --from takes signatures from signed packages for a system on which the same
 packages are installed unsigned: where name, version and architecture match, the
 package is verified and its signatures are put into the database first.`) + "\n" + exitStatusHelp,
@@ -45,12 +51,15 @@ package is verified and its signatures are put into the database first.`) + "\n"
 			`imaseal apply --cert keys/signing.crt --from signed/`,
 			`imaseal apply --replace --dry-run openssh-server`),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			o.system.rpm.stdin = cmd.InOrStdin()
 			return runApply(cmd.Context(), o.out.open(cmd), &o, args)
 		},
 	}
 	o.system.add(cmd)
 	o.system.addCerts(cmd)
 	fl := cmd.Flags()
+	o.system.rpm.addKeyring(fl)
+	o.system.rpm.addFilesFrom(fl)
 	fl.StringArrayVar(&o.from, "from", nil, "take signatures from the signed packages `PKG`, files or folders; may be repeated")
 	fl.BoolVar(&o.replace, "replace", false, "replace labels that another key made")
 	fl.BoolVar(&o.dryRun, "dry-run", false, "do everything but write")
@@ -59,7 +68,7 @@ package is verified and its signatures are put into the database first.`) + "\n"
 }
 
 func runApply(ctx context.Context, out *output, o *applyOptions, args []string) error {
-	s, err := o.system.open()
+	s, err := o.system.open(ctx)
 	if err != nil {
 		return err
 	}
@@ -73,7 +82,7 @@ func runApply(ctx context.Context, out *output, o *applyOptions, args []string) 
 	config := o.system.config(out)
 	options := installed.ApplyOptions{
 		Keys: trusted, Replace: o.replace, DryRun: o.dryRun,
-		Conffiles:   string(config.LabelConffiles),
+		Conffiles:   o.system.conffiles(out, s),
 		UnknownKeys: len(o.system.certs) == 0 && config.UnknownKey != "refuse",
 	}
 	finish := systemProgress(out, s)

@@ -47,13 +47,14 @@ signature.`) + "\n" + exitStatusHelp,
 	}
 	o.system.add(cmd)
 	o.system.addCerts(cmd)
+	o.system.rpm.addKeyring(cmd.Flags())
 	cmd.Flags().BoolVar(&o.unowned, "unowned", false, "also look in executable places (/usr, /opt, …) for programs of no package")
 	o.out.add(cmd)
 	return cmd
 }
 
 func runCheck(ctx context.Context, out *output, o *checkOptions, args []string) error {
-	s, err := o.system.open()
+	s, err := o.system.open(ctx)
 	if err != nil {
 		return err
 	}
@@ -62,8 +63,11 @@ func runCheck(ctx context.Context, out *output, o *checkOptions, args []string) 
 	if err != nil {
 		return err
 	}
+	if o.system.rpm.unbound(s) {
+		out.note("which name has which content is believed of rpm's database: --openpgp-keyring FILE verifies the signature over each package's header")
+	}
 	finish := systemProgress(out, s)
-	result, err := s.Check(ctx, args, installed.CheckOptions{Keys: trusted, Conffiles: o.system.conffiles(out), Unowned: o.unowned})
+	result, err := s.Check(ctx, args, installed.CheckOptions{Keys: trusted, Conffiles: o.system.conffiles(out, s), Unowned: o.unowned})
 	finish()
 	if err != nil {
 		return err

@@ -40,7 +40,7 @@ sign-file, and nothing else is changed.`) + "\n" + exitStatusHelp,
 }
 
 func runClear(ctx context.Context, out *output, o *clearOptions, args []string) error {
-	s, err := o.system.open()
+	s, err := o.system.open(ctx)
 	if err != nil {
 		return err
 	}

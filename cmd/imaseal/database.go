@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -15,19 +16,23 @@ import (
 )
 
 // openDatabase is the one place that tells dpkg's systems from rpm's. Where both
-// have a database, dpkg's is taken unless wantRPM says otherwise: an rpm on Debian is
+// have a database, dpkg's is taken unless a flag says otherwise: an rpm on Debian is
 // a tool, not the package manager.
-func openDatabase(root *xattr.Root, wantRPM bool) (installed.Database, error) {
-	if !wantRPM && dpkg.Installed(root) {
+func openDatabase(ctx context.Context, root *xattr.Root, f *rpmFlags) (installed.Database, error) {
+	if !f.wanted() && dpkg.Installed(root) {
 		return dpkg.OpenDatabase(root)
 	}
-	return nil, fmt.Errorf("%s: there is no database of dpkg (%s)", root.Dir(), root.Name(dpkg.StatusFile))
+	db, err := f.open(ctx, root)
+	if err != nil && !f.wanted() {
+		return nil, fmt.Errorf("%s: there is no database of dpkg (%s), and of rpm: %w", root.Dir(), root.Name(dpkg.StatusFile), err)
+	}
+	return db, err
 }
 
 // systemFlags are the flags of every verb that works on an installed system.
 type systemFlags struct {
 	root  string
-	rpm   bool
+	rpm   rpmFlags
 	certs []string
 	cas   []string
 	jobs  int
@@ -36,7 +41,7 @@ type systemFlags struct {
 func (f *systemFlags) add(cmd *cobra.Command) {
 	fl := cmd.Flags()
 	fl.StringVar(&f.root, "root", "/", "work on the system below folder `DIR`")
-	fl.BoolVar(&f.rpm, "rpm", false, "take rpm's database, though there is one of dpkg, too")
+	f.rpm.add(fl)
 	fl.IntVarP(&f.jobs, "jobs", "j", runtime.NumCPU(), "`N` files are worked on at once (default all cores)")
 	fl.Lookup("jobs").DefValue = "0" // the help must not depend on the machine
 }
@@ -48,7 +53,7 @@ func (f *systemFlags) addCerts(cmd *cobra.Command) {
 }
 
 // open opens the system. The caller closes its root.
-func (f *systemFlags) open() (*installed.System, error) {
+func (f *systemFlags) open(ctx context.Context) (*installed.System, error) {
 	if f.jobs < 1 {
 		return nil, fmt.Errorf("--jobs %d: at least 1 is needed", f.jobs)
 	}
@@ -56,7 +61,7 @@ func (f *systemFlags) open() (*installed.System, error) {
 	if err != nil {
 		return nil, fmt.Errorf("--root: %w", err)
 	}
-	database, err := openDatabase(root, f.rpm)
+	database, err := openDatabase(ctx, root, &f.rpm)
 	if err != nil {
 		root.Close()
 		return nil, err
@@ -96,5 +101,11 @@ func (f *systemFlags) config(out *output) dpkg.Config {
 	return config
 }
 
-// conffiles returns the rule for configuration files.
-func (f *systemFlags) conffiles(out *output) string { return string(f.config(out).LabelConffiles) }
+// conffiles returns the rule for configuration files: that of the installer hook, or
+// that of rpm's plugin.
+func (f *systemFlags) conffiles(out *output, s *installed.System) string {
+	if db, ok := s.Database.(interface{ Conffiles() string }); ok {
+		return db.Conffiles()
+	}
+	return string(f.config(out).LabelConffiles)
+}

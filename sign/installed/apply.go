@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/imaseal/imaseal/sign"
 	"github.com/imaseal/imaseal/sign/xattr"
@@ -92,7 +93,7 @@ func (a *applying) admit(r *Report) (recordedOnly, ok bool) {
 	case a.options.Keys == nil:
 		return true, true
 	case p.Verify == nil:
-		return false, true
+		return a.options.UnknownKeys && a.foreign(p), true
 	}
 	err := p.Verify(a.options.Keys)
 	switch {
@@ -107,6 +108,17 @@ func (a *applying) admit(r *Report) (recordedOnly, ok bool) {
 		r.find("", KindUnknownKey, err.Error())
 		return false, false
 	}
+}
+
+// foreign reports whether all signatures of p are by keys that are not trusted.
+func (a *applying) foreign(p *Package) bool {
+	return !slices.ContainsFunc(p.Files, func(f File) bool {
+		if f.Value == nil {
+			return false
+		}
+		sig, err := sign.ParseSignature(f.Value)
+		return err != nil || !errors.Is(a.options.Keys.VerifyDigest(sig, nil), sign.ErrUnknownKey)
+	})
 }
 
 // file labels one file.
