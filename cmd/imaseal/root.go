@@ -64,6 +64,7 @@ IMA-appraisal runs them and refuses everything that was changed.`) + "\n" + exit
 		newCheckCommand(),
 		newClearCommand(),
 		newSignFileCommand(),
+		newHookCommand(),
 	)
 	root.AddCommand(extraCommands...)
 	root.SetHelpCommand(newHelpCommand())

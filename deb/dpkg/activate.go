@@ -2,7 +2,6 @@ package dpkg
 
 import (
 	"context"
-	"debug/buildinfo"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -30,15 +29,14 @@ const (
 // Where the parts of an active hook are.
 const (
 	HookPath = "/usr/lib/imaseal/dpkg-deb"
-	NamePath = "/usr/bin/dpkg-deb"
-	KeptPath = NamePath + ".distrib"
+	NamePath = systemDpkgDeb
+	KeptPath = systemDpkgDeb + divertedSuffix
 	APTFile  = "/etc/apt/apt.conf.d/99imaseal"
 	// HookOwner is the package in whose name dpkg-deb is diverted.
 	HookOwner  = "imaseal-installer"
 	dpkgFolder = "/" + AdminDir
 	dpkgList   = dpkgFolder + "/info/dpkg.list"
 	newSuffix  = ".imaseal-new"
-	hookModule = "github.com/imaseal/imaseal/cmd/imaseal-dpkg-deb"
 )
 
 // defaultAPTPath is what apt gives to dpkg as PATH when DPkg::Path is not set.
@@ -126,9 +124,9 @@ func (a *Activation) Set(ctx context.Context, scope Scope) error {
 // below turns the name of a file into one below the root.
 func below(name string) string { return strings.TrimPrefix(name, "/") }
 
-// holds tells what stands under name. The hook is known by what Go's linker writes
-// into every program, so that one of another version is known, too.
-func (a *Activation) holds(name string) (Holding, error) {
+// Holds tells what stands under name. The hook is known by its mark, so that one of
+// another version is known, too.
+func (a *Activation) Holds(name string) (Holding, error) {
 	info, err := a.root.Lstat(below(name))
 	if errors.Is(err, fs.ErrNotExist) {
 		return HoldsNothing, nil
@@ -144,8 +142,11 @@ func (a *Activation) holds(name string) (Holding, error) {
 		return "", err
 	}
 	defer f.Close()
-	if built, err := buildinfo.Read(f); err == nil && built.Path == hookModule {
+	switch err := withoutMark(f); {
+	case errors.Is(err, errIsHook):
 		return HoldsHook, nil
+	case err != nil:
+		return "", err
 	}
 	return HoldsOther, nil
 }
@@ -206,7 +207,7 @@ func (a *Activation) sync(name string) error {
 
 // needHook says what to do where there is no hook to bring into use.
 func (a *Activation) needHook() error {
-	hook, err := a.holds(HookPath)
+	hook, err := a.Holds(HookPath)
 	if err == nil && hook != HoldsHook {
 		err = fmt.Errorf("%s is not there: install the package %s", HookPath, HookOwner)
 	}
@@ -237,11 +238,11 @@ func (a *Activation) keep(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	name, err := a.holds(NamePath)
+	name, err := a.Holds(NamePath)
 	if err != nil {
 		return err
 	}
-	kept, err := a.holds(KeptPath)
+	kept, err := a.Holds(KeptPath)
 	if err != nil {
 		return err
 	}
@@ -270,11 +271,11 @@ func (a *Activation) restore(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	name, err := a.holds(NamePath)
+	name, err := a.Holds(NamePath)
 	if err != nil {
 		return err
 	}
-	kept, err := a.holds(KeptPath)
+	kept, err := a.Holds(KeptPath)
 	if err != nil {
 		return err
 	}

@@ -26,13 +26,13 @@ type State struct {
 func (a *Activation) State(ctx context.Context) (*State, error) {
 	s := &State{Scope: ScopeNone}
 	var err error
-	if s.Name, err = a.holds(NamePath); err != nil {
+	if s.Name, err = a.Holds(NamePath); err != nil {
 		return nil, err
 	}
-	if s.Kept, err = a.holds(KeptPath); err != nil {
+	if s.Kept, err = a.Holds(KeptPath); err != nil {
 		return nil, err
 	}
-	hook, err := a.holds(HookPath)
+	hook, err := a.Holds(HookPath)
 	if err != nil {
 		return nil, err
 	}
