@@ -43,7 +43,9 @@ func (h *hook) judge() decision {
 			}
 		}
 	}
-	if decided != decideLabel || len(h.out.Warnings) > 0 {
+	if decided == decideLabel {
+		h.out.tell(h.system)
+	} else {
 		h.out.write(h.system)
 	}
 	return decided
@@ -70,7 +72,6 @@ func (h *hook) labelScripts(dir *xattr.Root, s *seal) error {
 		h.out.Scripts++
 	}
 	if unsupported != nil {
-		h.out.Result = resultNoSupport
 		h.out.warn("maintainer scripts have no label: %v", unsupported)
 	}
 	return nil

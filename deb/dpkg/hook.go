@@ -42,11 +42,11 @@ func RunHook(system string) int {
 	}
 	h := &hook{call: called, system: system, config: config, real: real}
 	h.out.Root = called.root
-	if called.stage == stageFiles {
-		return h.files()
-	}
 	for _, p := range problems {
 		h.out.warn("%s", p)
+	}
+	if called.stage == stageFiles {
+		return h.files()
 	}
 	return h.controlStage()
 }

@@ -31,6 +31,8 @@ type outcome struct {
 	Problem      string         `json:"problem,omitempty"`
 	Warnings     []string       `json:"warnings,omitempty"`
 	Microseconds int64          `json:"microseconds"` // that labelling took
+
+	told int // how many warnings were told
 }
 
 type skippedFile struct {
@@ -78,13 +80,19 @@ func (o *outcome) title() string {
 	return strings.TrimSpace(o.Package + " " + o.Version)
 }
 
-// write tells the log, syslog and, in trouble, stderr. Nothing of it can fail an
-// installation.
-func (o *outcome) write(system string) {
-	for _, w := range o.Warnings {
+// tell tells syslog and stderr the warnings that were not told yet.
+func (o *outcome) tell(system string) {
+	for _, w := range o.Warnings[o.told:] {
 		complain("%s: warning: %s", o.title(), w)
 		toSyslog(system, priorityWarning, o.title()+": "+w)
 	}
+	o.told = len(o.Warnings)
+}
+
+// write tells the log, syslog and, in trouble, stderr. Nothing of it can fail an
+// installation.
+func (o *outcome) write(system string) {
+	o.tell(system)
 	priority, message := priorityInfo, fmt.Sprintf("%s: %s: %d files, %d maintainer scripts", o.title(), o.Result, o.Labelled, o.Scripts)
 	if o.Problem != "" {
 		priority, message = priorityError, fmt.Sprintf("%s: %s: %s", o.title(), o.Result, o.Problem)

@@ -30,8 +30,7 @@ func (h *hook) files() int {
 	}
 	defer dir.Close()
 	s, decided := h.decide(dir)
-	// What the configuration has to say was said in the other stage, and logged.
-	h.out.Warnings = nil
+	h.out.told = len(h.out.Warnings) // in the other stage
 	if decided == decidePass {
 		return become(h.real)
 	}

@@ -116,7 +116,7 @@ func (d *Folder) openat(base string, flags uint64) (int, error) {
 		return -1, unix.EINVAL
 	}
 	fd, err := openat2(d.fd, base, flags, unix.RESOLVE_BENEATH|unix.RESOLVE_NO_XDEV|unix.RESOLVE_NO_SYMLINKS)
-	if err == unix.ENOSYS {
+	if hidden(err) {
 		fd, err = retry(func() (int, error) {
 			return unix.Openat(d.fd, base, int(flags)|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 		})
@@ -130,11 +130,15 @@ func (r *Root) openat(name string, flags uint64) (int, error) {
 		relative = "."
 	}
 	fd, err := openat2(r.fd, relative, flags, unix.RESOLVE_IN_ROOT|unix.RESOLVE_NO_MAGICLINKS)
-	if err == unix.ENOSYS {
+	if hidden(err) {
 		return r.walk(relative, flags)
 	}
 	return fd, err
 }
+
+// hidden reports whether openat2 may be missing: kernels before 5.6 have none, and
+// containers may forbid it, by either error.
+func hidden(err error) bool { return err == unix.ENOSYS || err == unix.EPERM }
 
 // noOpenat2 lets tests be a kernel before 5.6, or a container that hides openat2.
 var noOpenat2 = false
