@@ -75,16 +75,18 @@ func Open(ctx context.Context, root *xattr.Root, o Options) (*DB, error) {
 		return nil, err
 	}
 	db.allConfig = path.Clean(root.Dir()) == "/" && isNumberTrue(configured[2])
-	places := slices.Clone(dbPlaces)
-	if o.Folder != "" {
+	places := dbPlaces
+	switch {
+	case o.Folder != "":
 		places = []string{o.Folder}
-	} else if path.IsAbs(configured[0]) {
-		places = append([]string{configured[0]}, places...)
+	case path.IsAbs(configured[0]):
+		places = toFront(places, strings.TrimPrefix(configured[0], "/"))
 	}
-	// Where one was converted from another kind, both may be there.
-	kinds := slices.Clone(backends)
-	if i := slices.IndexFunc(kinds, func(b backend) bool { return b.name == configured[1] }); i > 0 {
-		kinds[0], kinds[i] = kinds[i], kinds[0]
+	kinds := backends
+	for _, b := range backends {
+		if b.name == configured[1] { // where one was converted, both may be there
+			kinds = toFront(kinds, b)
+		}
 	}
 	if db.folder, db.backend, err = find(root, places, kinds); err != nil {
 		return nil, err
@@ -95,6 +97,11 @@ func Open(ctx context.Context, root *xattr.Root, o Options) (*DB, error) {
 	}
 	db.openPGP = slices.Contains(strings.Fields(string(tags)), "OPENPGP")
 	return db, nil
+}
+
+// toFront returns list with x as its first, and x nowhere else.
+func toFront[T comparable](list []T, x T) []T {
+	return append([]T{x}, slices.DeleteFunc(slices.Clone(list), func(y T) bool { return y == x })...)
 }
 
 // find returns the first of the places below root that has a database, and of what
@@ -131,8 +138,8 @@ func find(root *xattr.Root, places []string, kinds []backend) (string, backend, 
 	return found[0].folder, found[0].kind, nil
 }
 
-// resolve returns the name without links of the folder place below root, where that
-// has a database. When rpm followed the links itself, they would lead out of the root.
+// resolve returns the folder place below root, where that has a database. Its name is
+// one without links, as those that rpm follows lead out of another root than "/".
 func resolve(root *xattr.Root, place string, kinds []backend) (string, backend, error) {
 	for _, kind := range kinds {
 		f, err := root.Open(path.Join(place, kind.file))
@@ -143,9 +150,11 @@ func resolve(root *xattr.Root, place string, kinds []backend) (string, backend, 
 			return "", kind, err
 		}
 		f.Close()
-		folder, err := root.Resolve(place)
-		if err != nil {
-			return "", kind, err
+		folder := place
+		if path.Clean(root.Dir()) != "/" {
+			if folder, err = root.Resolve(place); err != nil {
+				return "", kind, fmt.Errorf("%s: %v; is /proc mounted?", root.Name(place), err)
+			}
 		}
 		folder, err = filepath.Abs(root.Name(folder)) // rpm takes no other
 		return folder, kind, err
