@@ -64,7 +64,7 @@ func runCheck(ctx context.Context, out *output, o *checkOptions, args []string) 
 		return err
 	}
 	if o.system.rpm.unbound(s) {
-		out.note("which name has which content is believed of rpm's database: --openpgp-keyring FILE verifies the signature over each package's header")
+		out.note("names and digests are taken from rpm's database on trust; --openpgp-keyring FILE verifies the signature over each package's header")
 	}
 	finish := systemProgress(out, s)
 	result, err := s.Check(ctx, args, installed.CheckOptions{Keys: trusted, Conffiles: o.system.conffiles(out, s), Unowned: o.unowned})
