@@ -308,11 +308,10 @@ func (c *checking) unsigned(t *task, l *look) {
 }
 
 func isFile(l *look, o owner) string {
-	signed := "validly signed"
 	if l.labelBy != nil {
-		signed = "signed (by key " + keyOf(l.label) + ", which no certificate given is for)"
+		return fmt.Sprintf("it carries the signature of %s of %s, by key %s, which no certificate given is for", o.file.Shown(), o.pkg.ID(), keyOf(l.label))
 	}
-	return fmt.Sprintf("%s, but it is %s of %s", signed, o.file.Shown(), o.pkg.ID())
+	return fmt.Sprintf("validly signed, but it is %s of %s", o.file.Shown(), o.pkg.ID())
 }
 
 // KeyIDs returns the key ids of the signatures that the package carries, in
