@@ -1,0 +1,305 @@
+// The init of a laboratory kernel: it carries out the plan in its initramfs, writes
+// a record of each check to the console, and powers the machine off.
+//
+// It is a static program, so that the initramfs holds nothing else, and no other
+// program has to be trusted for what is reported.
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/imaseal/imaseal/scripts/kernellab/plan"
+)
+
+// root is where the root file system is mounted.
+const root = "/root"
+
+func main() {
+	err := run()
+	if err != nil {
+		fmt.Printf("%s%s\n", plan.Marker, mustJSON(plan.Record{ID: "init", Expect: plan.Allowed, Seen: err.Error()}))
+	}
+	unix.Sync()
+	unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
+}
+
+func run() error {
+	text, err := os.ReadFile(plan.File)
+	if err != nil {
+		return err
+	}
+	var p plan.Plan
+	if err := json.Unmarshal(text, &p); err != nil {
+		return fmt.Errorf("%s: %w", plan.File, err)
+	}
+	if err := mountKernel(); err != nil {
+		return err
+	}
+	for _, m := range p.Modules {
+		if err := loadModule(m); err != nil {
+			return err
+		}
+	}
+	if err := mountRoot(p.Device); err != nil {
+		return err
+	}
+	g, err := newGuest()
+	if err != nil {
+		return err
+	}
+	if err := g.loadKeys(p); err != nil {
+		return err
+	}
+	if p.Policy != "" {
+		if err := os.WriteFile("/sys/kernel/security/ima/policy", []byte(p.Policy), 0); err != nil {
+			return fmt.Errorf("loading the policy: %w", err)
+		}
+	}
+	for _, c := range p.Checks {
+		g.check(c)
+	}
+	return nil
+}
+
+func mountKernel() error {
+	for _, m := range []struct{ kind, at string }{
+		{"proc", "/proc"}, {"sysfs", "/sys"}, {"devtmpfs", "/dev"}, {"securityfs", "/sys/kernel/security"},
+	} {
+		if err := os.MkdirAll(m.at, 0o755); err != nil {
+			return err
+		}
+		if err := unix.Mount(m.kind, m.at, m.kind, 0, ""); err != nil && err != unix.EBUSY {
+			return fmt.Errorf("mounting %s: %w", m.at, err)
+		}
+	}
+	// All of the kernel's lines are read from /dev/kmsg; none is dropped for coming fast.
+	os.WriteFile("/proc/sys/kernel/printk_ratelimit", []byte("0"), 0)
+	os.WriteFile("/proc/sys/kernel/printk_devkmsg", []byte("on"), 0)
+	return os.WriteFile("/proc/sys/kernel/printk", []byte("1"), 0)
+}
+
+func loadModule(name string) error {
+	f, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := unix.FinitModule(int(f.Fd()), "", 0); err != nil && err != unix.EEXIST {
+		return fmt.Errorf("loading %s: %w", name, err)
+	}
+	return nil
+}
+
+func mountRoot(device string) error {
+	if err := os.MkdirAll(root, 0o755); err != nil {
+		return err
+	}
+	// The driver may need a moment to find its disk.
+	for range 100 {
+		if _, err := os.Stat(device); err == nil {
+			break
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	if err := unix.Mount(device, root, "ext4", 0, ""); err != nil {
+		return fmt.Errorf("mounting %s: %w", device, err)
+	}
+	for _, dir := range []string{"/proc", "/sys", "/dev"} {
+		if err := unix.Mount(dir, root+dir, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
+			return fmt.Errorf("binding %s below the root: %w", dir, err)
+		}
+	}
+	return nil
+}
+
+// A guest carries out checks.
+type guest struct {
+	kernel string
+	kmsg   int
+}
+
+func newGuest() (*guest, error) {
+	var name unix.Utsname
+	if err := unix.Uname(&name); err != nil {
+		return nil, err
+	}
+	kmsg, err := unix.Open("/dev/kmsg", unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("/dev/kmsg: %w", err)
+	}
+	if _, err := unix.Seek(kmsg, 0, io.SeekEnd); err != nil {
+		return nil, fmt.Errorf("/dev/kmsg: %w", err)
+	}
+	return &guest{kernel: unix.ByteSliceToString(name.Release[:]), kmsg: kmsg}, nil
+}
+
+func (g *guest) report(r plan.Record) {
+	r.Kernel, r.Audit = g.kernel, g.audit()
+	fmt.Printf("%s%s\n", plan.Marker, mustJSON(r))
+}
+
+// audit returns the integrity lines of the kernel's log since the last call.
+func (g *guest) audit() (lines []string) {
+	buf := make([]byte, 8192)
+	for {
+		n, err := unix.Read(g.kmsg, buf)
+		if err == unix.EPIPE || err == unix.EINTR {
+			continue
+		}
+		if err != nil || n == 0 {
+			return lines
+		}
+		_, line, _ := strings.Cut(strings.SplitN(string(buf[:n]), "\n", 2)[0], ";")
+		if strings.Contains(line, "type=18") || strings.Contains(line, "integrity:") {
+			lines = append(lines, line)
+		}
+	}
+}
+
+// loadKeys loads the certificates, each of which is a check of its own.
+func (g *guest) loadKeys(p plan.Plan) error {
+	ring, err := keyring(p.Keyring)
+	if err != nil {
+		return err
+	}
+	for _, k := range p.Keys {
+		der, err := os.ReadFile(k.File)
+		if err != nil {
+			return err
+		}
+		_, err = unix.AddKey("asymmetric", k.ID, der, ring)
+		seen := plan.Allowed
+		if errors.Is(err, unix.ENOKEY) || errors.Is(err, unix.EKEYREJECTED) {
+			seen = plan.Denied
+		} else if err != nil {
+			seen = err.Error()
+		}
+		g.report(plan.Record{ID: k.ID, Case: 2, Expect: k.Expect, Seen: seen})
+	}
+	return nil
+}
+
+// keyring returns the number of a keyring: that of the kernel's own, which
+// /proc/keys tells, or of a new one at the user's.
+func keyring(name string) (int, error) {
+	if !strings.HasPrefix(name, ".") {
+		id, err := unix.AddKey("keyring", name, nil, unix.KEY_SPEC_USER_KEYRING)
+		if err != nil {
+			return 0, fmt.Errorf("making keyring %s: %w", name, err)
+		}
+		return id, nil
+	}
+	text, err := os.ReadFile("/proc/keys")
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(text)) {
+		f := strings.Fields(line)
+		if len(f) < 9 || f[7] != "keyring" || strings.TrimSuffix(f[8], ":") != name {
+			continue
+		}
+		var id int
+		if _, err := fmt.Sscanf(f[0], "%x", &id); err != nil {
+			return 0, fmt.Errorf("/proc/keys: %q: %w", line, err)
+		}
+		return id, nil
+	}
+	return 0, fmt.Errorf("the kernel has no keyring %s", name)
+}
+
+func (g *guest) check(c plan.Check) {
+	start := time.Now()
+	switch {
+	case len(c.Labels) > 0:
+		for _, l := range c.Labels {
+			seen := g.tryLabel(c.Map, l.Value)
+			g.report(plan.Record{ID: c.ID + " " + l.ID, Case: c.Case, Expect: l.Expect, Seen: seen})
+		}
+	case c.Map != "":
+		g.report(plan.Record{ID: c.ID, Case: c.Case, Expect: c.Expect, Seen: tryMap(c.Map)})
+	default:
+		seen, output := tryRun(c)
+		g.report(plan.Record{ID: c.ID, Case: c.Case, Expect: c.Expect, Seen: seen, Output: output,
+			Micros: time.Since(start).Microseconds()})
+	}
+}
+
+// tryLabel gives the file a label and maps it. A label that the kernel does not
+// even store is one that it denies.
+func (g *guest) tryLabel(path string, value []byte) string {
+	err := unix.Lsetxattr(filepath.Join(root, path), "security.ima", value, 0)
+	if err == unix.EINVAL || err == unix.EPERM || err == unix.EACCES {
+		return plan.Denied
+	}
+	if err != nil {
+		return "setting the label: " + err.Error()
+	}
+	return tryMap(path)
+}
+
+func tryMap(path string) string {
+	f, err := os.Open(filepath.Join(root, path))
+	if err != nil {
+		return verdict(err)
+	}
+	defer f.Close()
+	m, err := unix.Mmap(int(f.Fd()), 0, 1, unix.PROT_READ|unix.PROT_EXEC, unix.MAP_PRIVATE)
+	if err != nil {
+		return verdict(err)
+	}
+	unix.Munmap(m)
+	return plan.Allowed
+}
+
+func tryRun(c plan.Check) (seen, output string) {
+	cmd := exec.Command(c.Run[0], c.Run[1:]...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: root}
+	cmd.Dir = "/"
+	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LC_ALL=C.UTF-8", "DEBIAN_FRONTEND=noninteractive"}
+	text, err := cmd.CombinedOutput()
+	output = tail(string(text), 2000)
+	var exit *exec.ExitError
+	switch {
+	case err == nil && !strings.Contains(output, c.Needs):
+		return fmt.Sprintf("ran, but did not say %q", c.Needs), output
+	case err == nil:
+		return plan.Allowed, output
+	case errors.As(err, &exit) && c.Needs != "" && strings.Contains(output, c.Needs):
+		return plan.Denied, output
+	}
+	return verdict(err), output
+}
+
+// verdict tells a refusal by appraisal from other errors.
+func verdict(err error) string {
+	if errors.Is(err, unix.EACCES) {
+		return plan.Denied
+	}
+	return err.Error()
+}
+
+func tail(s string, n int) string {
+	if len(s) > n {
+		return s[len(s)-n:]
+	}
+	return s
+}
+
+func mustJSON(r plan.Record) []byte {
+	text, err := json.Marshal(r)
+	if err != nil {
+		panic(err) // a Record has nothing that can't be marshalled
+	}
+	return text
+}

@@ -1,0 +1,171 @@
+// Kernellab boots kernels that enforce appraisal and asks them what they think of
+// files that imaseal signed. Call it by scripts/lab.
+//
+// A boot is a kernel, an initramfs with the program of folder guest as its init, an
+// image of a root file system, and a plan (package plan) of what is tried and
+// expected. The records that come back are compared, counted and shown.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"syscall"
+)
+
+const usage = `Boots kernels that enforce appraisal and asks them about files that imaseal signed.
+
+  scripts/lab build          make kernels, packages and root file systems, once
+  scripts/lab run CASE...    run cases by number, or all; a table, and records in JSON lines
+  scripts/lab list           list the cases and the kernels
+  scripts/lab clean          remove everything that was made
+
+Artifacts are kept in the folder lab below $IMASEAL_CACHE, or ~/.cache/imaseal.
+`
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "lab:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, args []string) error {
+	if len(args) == 0 {
+		fmt.Print(usage)
+		return nil
+	}
+	l, err := newLab(ctx)
+	if err != nil {
+		return err
+	}
+	switch args[0] {
+	case "build":
+		return l.buildAll(ctx)
+	case "run":
+		return l.runCases(ctx, args[1:], os.Stdout)
+	case "list":
+		for _, c := range cases {
+			fmt.Printf("%d  %s\n", c.number, c.title)
+		}
+		return nil
+	case "clean":
+		return os.RemoveAll(l.cache)
+	}
+	return errors.New("unknown command " + args[0] + "\n" + usage)
+}
+
+// buildAll makes what boots need.
+func (l *lab) buildAll(ctx context.Context) error {
+	_, err := l.umlKernel(ctx)
+	return err
+}
+
+// runCases boots a kernel with the cases whose numbers are given, all of them when
+// there are none or "all", and prints what came of it.
+func (l *lab) runCases(ctx context.Context, numbers []string, w io.Writer) error {
+	r, err := l.openResults()
+	if err != nil {
+		return err
+	}
+	defer r.file.Close()
+	k, err := l.umlKernel(ctx)
+	if err != nil {
+		return err
+	}
+	if err := l.runOn(ctx, k, numbers, r); err != nil {
+		return err
+	}
+	wrong := r.print(w)
+	fmt.Fprintf(w, "records: %s\n", r.file.Name())
+	if wrong > 0 {
+		return fmt.Errorf("%d checks were not as expected", wrong)
+	}
+	return r.file.Close()
+}
+
+// runOn boots k with the cases of those numbers.
+func (l *lab) runOn(ctx context.Context, k *kernel, numbers []string, r *results) error {
+	work, err := os.MkdirTemp("", "imaseal-lab-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(work)
+	if err := l.build(ctx, work); err != nil {
+		return err
+	}
+	root := filepath.Join(work, "root")
+	if err := os.Mkdir(root, 0o755); err != nil {
+		return err
+	}
+	s, err := l.newScene(ctx, k, root, "bookworm")
+	if err != nil {
+		return err
+	}
+	for _, c := range cases {
+		if !wanted(numbers, c.number) {
+			continue
+		}
+		if err := c.prepare(s, ctx); err != nil {
+			return fmt.Errorf("preparing case %d: %w", c.number, err)
+		}
+	}
+	image := filepath.Join(work, "image")
+	if err := l.image(ctx, root, image); err != nil {
+		return err
+	}
+	defer l.step("kernel %s", k.name)()
+	return l.boot(ctx, k, s.plan, s.files, image, r.add)
+}
+
+func wanted(numbers []string, number int) bool {
+	return len(numbers) == 0 || slices.Contains(numbers, "all") || slices.Contains(numbers, strconv.Itoa(number))
+}
+
+// cases are what is tried, by the numbers of docs/verification.md.
+var cases = []struct {
+	number  int
+	title   string
+	prepare func(*scene, context.Context) error
+}{
+	{1, "what is signed runs", (*scene).signedRuns},
+	{2, "what is tampered with does not", (*scene).tamperedIsDenied},
+}
+
+func caseTitle(number int) string {
+	for _, c := range cases {
+		if c.number == number {
+			return c.title
+		}
+	}
+	return ""
+}
+
+// newLab finds the repository and the cache.
+func newLab(ctx context.Context) (*lab, error) {
+	cache, err := cacheFolder()
+	if err != nil {
+		return nil, err
+	}
+	source, err := os.Getwd()
+	if err != nil {
+		return nil, err
+	}
+	for {
+		if _, err := os.Stat(filepath.Join(source, "go.mod")); err == nil {
+			return &lab{cache: cache, source: source, log: os.Stderr}, nil
+		}
+		if source == "/" {
+			return nil, errors.New("call it inside the repository")
+		}
+		source = filepath.Dir(source)
+	}
+}

@@ -1,0 +1,96 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/imaseal/imaseal/scripts/kernellab/plan"
+)
+
+// A row sums up the records of one case on one kernel.
+type row struct {
+	kernel                  string
+	number                  int
+	checks, allowed, denied int
+	wrong                   int
+}
+
+// A results file holds all records of a run, a line of JSON each.
+type results struct {
+	records []plan.Record
+	file    *os.File
+}
+
+// openResults begins a file of records beside those of older runs.
+func (l *lab) openResults() (*results, error) {
+	dir := filepath.Join(l.cache, "results")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, err
+	}
+	f, err := os.Create(filepath.Join(dir, time.Now().UTC().Format("20060102T150405Z")+".jsonl"))
+	return &results{file: f}, err
+}
+
+func (r *results) add(rec plan.Record) {
+	r.records = append(r.records, rec)
+	// A disk that is full must not hide a verdict; Close tells.
+	json.NewEncoder(r.file).Encode(rec)
+}
+
+// rows sums up, in the order of the cases.
+func (r *results) rows() []row {
+	var rows []row
+	for _, rec := range r.records {
+		i := slices.IndexFunc(rows, func(w row) bool { return w.kernel == rec.Kernel && w.number == rec.Case })
+		if i < 0 {
+			rows = append(rows, row{kernel: rec.Kernel, number: rec.Case})
+			i = len(rows) - 1
+		}
+		w := &rows[i]
+		w.checks++
+		switch {
+		case rec.Seen == plan.Allowed:
+			w.allowed++
+		case rec.Seen == plan.Denied:
+			w.denied++
+		}
+		if !rec.OK() {
+			w.wrong++
+		}
+	}
+	slices.SortFunc(rows, func(a, b row) int {
+		return strings.Compare(fmt.Sprintf("%02d %s", a.number, a.kernel), fmt.Sprintf("%02d %s", b.number, b.kernel))
+	})
+	return rows
+}
+
+// print shows the table, and before it each record that is not as expected. It
+// returns how many those are.
+func (r *results) print(w io.Writer) (wrong int) {
+	for _, rec := range r.records {
+		if rec.OK() {
+			continue
+		}
+		wrong++
+		fmt.Fprintf(w, "case %d, kernel %s: %s: expected %s, seen: %s\n", rec.Case, rec.Kernel, rec.ID, rec.Expect, rec.Seen)
+		for _, line := range append(rec.Audit, strings.Split(strings.TrimSpace(rec.Output), "\n")...) {
+			if line != "" {
+				fmt.Fprintf(w, "    %s\n", line)
+			}
+		}
+	}
+	table := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
+	fmt.Fprintf(table, "case\tkernel\tchecks\tallowed\tdenied\tnot as expected\n")
+	for _, row := range r.rows() {
+		fmt.Fprintf(table, "%d %s\t%s\t%d\t%d\t%d\t%d\n", row.number, caseTitle(row.number), row.kernel, row.checks, row.allowed, row.denied, row.wrong)
+	}
+	table.Flush()
+	return wrong
+}

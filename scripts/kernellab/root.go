@@ -1,0 +1,120 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// imageUUID is that of each root file system, by which a policy picks it.
+const imageUUID = "6c616267-6c61-4267-8c61-62676c616267"
+
+// build builds the programs under test, so that every boot is of what the tree
+// holds now. It fills imaseal and hook, and names the folder that they are in.
+func (l *lab) build(ctx context.Context, dir string) error {
+	defer l.step("building imaseal and its hook")()
+	l.imaseal, l.hook = filepath.Join(dir, "imaseal"), filepath.Join(dir, "dpkg-deb")
+	for program, room := range map[string]string{l.imaseal: "./cmd/imaseal", l.hook: "./cmd/imaseal-dpkg-deb"} {
+		if err := l.run(ctx, l.source, []string{"CGO_ENABLED=0"}, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", program, room); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// buildKey is a short name of what the programs under test are.
+func (l *lab) buildKey() (string, error) {
+	sum := sha256.New()
+	for _, program := range []string{l.imaseal, l.hook} {
+		f, err := os.Open(program)
+		if err != nil {
+			return "", err
+		}
+		_, err = io.Copy(sum, f)
+		f.Close()
+		if err != nil {
+			return "", err
+		}
+	}
+	return hex.EncodeToString(sum.Sum(nil)[:6]), nil
+}
+
+// script runs one of the repository's scripts and returns the folder it prints.
+func (l *lab) script(ctx context.Context, name string, args ...string) (string, error) {
+	out, err := l.output(ctx, l.source, filepath.Join(l.source, "scripts", name), args...)
+	return strings.TrimSpace(out), err
+}
+
+// signedPackages returns a folder of the packages of a suite's minimal system, as
+// they are in Debian's archive and signed by key.
+func (l *lab) signedPackages(ctx context.Context, suite string, key signingKey) (string, error) {
+	root, err := l.script(ctx, "debian-root", suite)
+	if err != nil {
+		return "", err
+	}
+	return l.signed(ctx, "packages-"+suite, filepath.Join(root, "var/cache/apt/archives"), key)
+}
+
+// signed returns a copy of the folder from whose packages are signed by key.
+func (l *lab) signed(ctx context.Context, name, from string, key signingKey) (string, error) {
+	build, err := l.buildKey()
+	if err != nil {
+		return "", err
+	}
+	dir, err := l.made(fmt.Sprintf("%s-%s-%s", name, key.name, build), func(dir string) error {
+		packages, err := filepath.Glob(filepath.Join(from, "*.deb"))
+		if err != nil || len(packages) == 0 {
+			return fmt.Errorf("%s holds no packages", from)
+		}
+		return l.run(ctx, "", nil, l.imaseal, append([]string{"sign", "--quiet", "--key", key.key, "--cert", key.cert,
+			"--output", dir}, packages...)...)
+	})
+	if err == nil {
+		l.forget(name+"-"+key.name+"-", dir)
+	}
+	return dir, err
+}
+
+// forget removes folders of the cache that begin like keep and are of older builds.
+func (l *lab) forget(prefix, keep string) {
+	old, _ := filepath.Glob(filepath.Join(l.cache, prefix+"*"))
+	for _, dir := range old {
+		if strings.TrimSuffix(dir, ".lock") != keep {
+			os.RemoveAll(dir)
+		}
+	}
+}
+
+// systemRoot makes, in dir, a minimal system of the suite as an administrator
+// makes one: what debootstrap made of the archive's packages gets the signatures of
+// the same packages, signed.
+func (l *lab) systemRoot(ctx context.Context, dir, suite string, key signingKey) error {
+	base, err := l.script(ctx, "debian-root", suite)
+	if err != nil {
+		return err
+	}
+	packages, err := l.signedPackages(ctx, suite, key)
+	if err != nil {
+		return err
+	}
+	defer l.step("labelling a root of %s", suite)()
+	if err := l.run(ctx, "", nil, "cp", "-a", base+"/.", dir); err != nil {
+		return err
+	}
+	if err := l.run(ctx, "", nil, "sh", "-c", `rm -f "$1"/var/cache/apt/archives/*.deb`, "sh", dir); err != nil {
+		return err
+	}
+	return l.run(ctx, "", nil, l.imaseal, "apply", "--quiet", "--root", dir, "--cert", key.cert, "--from", packages)
+}
+
+// image makes a file system image of a folder, whose labels it keeps.
+func (l *lab) image(ctx context.Context, root, file string) error {
+	defer l.step("making an image of the root")()
+	return l.run(ctx, "", nil, "mke2fs", "-q", "-t", "ext4", "-O", "^has_journal", "-b", "4096", "-I", "512",
+		"-U", imageUUID, "-d", root, file, "2G")
+}
