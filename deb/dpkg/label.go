@@ -162,6 +162,9 @@ func (in *installation) labelTarget(t *target) error {
 	if n := int(f.Stat().Nlink); n != names {
 		return fmt.Errorf("%s has %d names, but the package gives it %d", f.Name(), n, names)
 	}
+	if in.seal.conffiles[t.path] {
+		in.labelKept(t)
+	}
 	return in.set(f, t, names)
 }
 
@@ -254,7 +257,7 @@ func (in *installation) check(stat *unix.Stat_t, t *target) error {
 		return differ("size", stat.Size, t.size)
 	}
 	// Times that not every file system can store are not compared.
-	if t.modTime >= 0 && t.modTime < 1<<31 && stat.Mtim.Sec != t.modTime {
+	if t.modTime >= 0 && t.modTime < 1<<31 && int64(stat.Mtim.Sec) != t.modTime {
 		return differ("time", stat.Mtim.Sec, t.modTime)
 	}
 	if euid := os.Geteuid(); euid != 0 {
