@@ -230,23 +230,8 @@ func (in *installation) open(name string) (*xattr.File, error) {
 	return in.folder.Open(base)
 }
 
-// conffileTarget follows a conffile that is a link, as conffderef of
-// src/main/configure.c does. dpkg 1.21 to 1.23 use the result only where that failed.
-func (in *installation) conffileTarget(name string) string {
-	const maxLinks = 25
-	for range maxLinks + 1 {
-		target, err := in.on.Readlink(name)
-		if err != nil {
-			return name
-		}
-		if path.IsAbs(target) {
-			name = clean(target)
-		} else {
-			name = path.Join(path.Dir(name), target)
-		}
-	}
-	return name
-}
+// conffileTarget returns where dpkg keeps the conffile name.
+func (in *installation) conffileTarget(name string) string { return conffileTarget(in.on, name) }
 
 // check reports whether an inode is the one that dpkg made of t.
 func (in *installation) check(stat *unix.Stat_t, t *target) error {

@@ -18,7 +18,8 @@ type payload struct {
 	scanner dpkgtar.Scanner
 	seal    *seal
 	// shared are the paths that another instance of the package has on the system:
-	// dpkg only compares them, so their content is hashed here.
+	// dpkg only compares them, so their content is hashed here. So is that of conffiles,
+	// of which dpkg may keep the installed one.
 	shared map[string]bool
 
 	entries dpkgtar.Entries
@@ -26,7 +27,7 @@ type payload struct {
 	carrier map[string]int // of targets by path, made when the first hard link is met
 	met     int            // signatures whose file was met
 
-	current *hashed    // the shared file that is passing by
+	current *hashed    // the shared file or conffile that is passing by
 	unsure  *sign.File // the file that is passing by and has no signature
 	err     error      // why the content is not as the package says
 }
@@ -40,7 +41,7 @@ type target struct {
 	size, mode, modTime int64
 	uid, gid            int64
 	user, group         string
-	digest              *hashed // of a shared file
+	digest              *hashed // of a shared file and of a conffile
 }
 
 // A hashed is the SHA-256 of a file that passes by.
@@ -81,7 +82,7 @@ func (p *payload) enter(path string, h *dpkgtar.Header) error {
 			path: path, value: value, size: h.Size, mode: h.Mode & 0o7777, modTime: h.ModTime,
 			uid: h.UID, gid: h.GID, user: h.User, group: h.Group,
 		}
-		if p.shared[path] {
+		if p.shared[path] || p.seal.conffiles[path] {
 			t.digest = &hashed{hash: sha256.New()}
 			p.current = t.digest
 		}

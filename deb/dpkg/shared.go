@@ -3,6 +3,7 @@ package dpkg
 import (
 	"bytes"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -75,19 +76,11 @@ func (in *installation) labelShared(t *target) error {
 	if t.digest == nil {
 		return fmt.Errorf("it belongs to another instance of %s, and was not expected to", in.seal.name)
 	}
-	content, err := f.Reader()
+	same, err := hasContent(f, t)
 	if err != nil {
 		return err
 	}
-	defer content.Close()
-	sum := sha256.New()
-	if _, err := io.Copy(sum, io.LimitReader(content, t.size+1)); err != nil {
-		return err
-	}
-	if changed, err := f.Changed(); err != nil || changed {
-		return fmt.Errorf("%s changes while it is looked at (%v)", f.Name(), err)
-	}
-	if f.Stat().Size != t.size || !bytes.Equal(sum.Sum(nil), t.digest.sum) {
+	if !same {
 		if in.seal.conffiles[t.path] {
 			in.out.skip(t.path, reasonEdited)
 			return nil
@@ -106,6 +99,51 @@ func (in *installation) labelShared(t *target) error {
 		}
 	}
 	return in.set(f, t, 1)
+}
+
+// labelKept labels the conffile that is installed when it is the one of the package:
+// dpkg then keeps it and throws its new one away, and a version without signatures has
+// left it without a label. Nothing of it is worth failing a package for.
+func (in *installation) labelKept(t *target) {
+	f, err := in.on.Open(in.conffileTarget(in.diversions.Name(t.path, in.seal.name)))
+	if err != nil {
+		return // there is none yet, or it is no file
+	}
+	defer f.Close()
+	if f.Stat().Nlink != 1 || int64(f.Stat().Uid) != in.accounts.uid(t.user, t.uid) {
+		return
+	}
+	has, err := f.Get(sign.XattrName)
+	if err != nil || bytes.Equal(has, t.value) || len(has) > 0 && in.holds(has, f) {
+		return
+	}
+	same, err := hasContent(f, t)
+	if err == nil && same {
+		err = f.Set(sign.XattrName, t.value)
+	}
+	if err != nil && !errors.Is(err, xattr.ErrUnsupported) {
+		in.out.warn("the installed conffile %s, which dpkg keeps, has no label: %v", f.Name(), err)
+	}
+}
+
+// hasContent reports whether f holds what the package has for t.
+func hasContent(f *xattr.File, t *target) (bool, error) {
+	if f.Stat().Size != t.size {
+		return false, nil
+	}
+	content, err := f.Reader()
+	if err != nil {
+		return false, err
+	}
+	defer content.Close()
+	sum := sha256.New()
+	if _, err := io.Copy(sum, io.LimitReader(content, t.size+1)); err != nil {
+		return false, err
+	}
+	if changed, err := f.Changed(); err != nil || changed {
+		return false, fmt.Errorf("%s changes while it is looked at (%v)", f.Name(), err)
+	}
+	return bytes.Equal(sum.Sum(nil), t.digest.sum), nil
 }
 
 // holds reports whether a label that a file has already is to stay: one that a trusted
