@@ -45,7 +45,7 @@ var troubles = []trouble{
 	{name: "no right to set attributes", make: func(r *root) []string {
 		has(r.t, "setpriv")
 		return []string{"setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin"}
-	}, reason: "permitted", unsupported: true},
+	}, reason: "CAP_SYS_ADMIN", unsupported: true},
 	{name: "no space for attributes", make: func(r *root) []string { r.fill(troubledFiles + troubledFiles/2); return nil }, reason: "no space"},
 	{name: "no space for files", make: func(r *root) []string { r.fill(troubledFiles / 2); return nil }, reason: "o space left", always: true},
 }
