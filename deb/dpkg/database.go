@@ -39,6 +39,8 @@ type Database struct {
 	// info has the members of each package in the info database, by what their names
 	// begin with: the package, and the architecture where several may be installed.
 	info map[string][]string
+	// filters say which files dpkg was told to leave out.
+	filters []filter
 	// adopted are members that are not on the disk yet, by path.
 	adopted map[string][]byte
 }
@@ -55,7 +57,7 @@ func Installed(root *xattr.Root) bool {
 
 // OpenDatabase reads dpkg's status file and what else concerns all packages.
 func OpenDatabase(root *xattr.Root) (*Database, error) {
-	d := &Database{root: root}
+	d := &Database{root: root, filters: dpkgFilters(root.Dir(), "", nil)}
 	text, err := d.read(StatusFile, maxStatus)
 	if err != nil {
 		return nil, err
@@ -223,6 +225,7 @@ func (d *Database) list(p *installed.Package, r *record, names []string, sums ma
 		if f.Digest != nil {
 			f.Hash = sign.MD5
 		}
+		f.Optional = f.Optional || excluded(d.filters, name)
 		if f.Path != name {
 			f.Shipped = name
 		}
@@ -243,24 +246,6 @@ func (d *Database) list(p *installed.Package, r *record, names []string, sums ma
 			p.Files = append(p.Files, installed.File{Path: d.member(r, name), Shipped: name, Value: value, Script: true})
 		}
 	}
-}
-
-// conffileTarget follows a link that stands in the place of a conffile, as dpkg does
-// (conffderef of its src/main/configure.c). Where that fails the link is the answer,
-// and will be found to be no regular file.
-func conffileTarget(root *xattr.Root, name string) string {
-	at := name
-	for range 25 {
-		target, err := root.Readlink(at)
-		if err != nil {
-			return at
-		}
-		if !path.IsAbs(target) {
-			target = path.Join(path.Dir("/"+at), target)
-		}
-		at = strings.TrimPrefix(path.Clean(target), "/")
-	}
-	return name
 }
 
 // readMember reads a member from the info database; nothing where there is none.
