@@ -41,25 +41,30 @@ func findReal(system, configured, path string) (string, error) {
 	var self unix.Stat_t
 	// Without /proc copies of the hook are known by their content alone.
 	_ = unix.Stat("/proc/self/exe", &self)
-	var candidates []string
-	diverted := divertedDpkgDeb(system)
-	if diverted != systemDpkgDeb {
-		candidates = append(candidates, diverted)
-	}
-	if configured != "" {
-		candidates = append(candidates, configured)
-	}
-	for _, dir := range filepath.SplitList(path) {
-		candidates = append(candidates, filepath.Join(dir, "dpkg-deb"))
-	}
-	candidates = append(candidates, systemDpkgDeb, systemDpkgDeb+divertedSuffix,
-		diverted+backupSuffix, systemDpkgDeb+divertedSuffix+backupSuffix, systemDpkgDeb+backupSuffix)
-	for _, candidate := range candidates {
+	for _, candidate := range candidates(divertedDpkgDeb(system), configured, path) {
 		if canBeReal(candidate, &self) == nil {
 			return candidate, nil
 		}
 	}
 	return "", fmt.Errorf("dpkg's own dpkg-deb is neither in PATH (%s) nor at %s: name it in %s (dpkg-deb = /path)", path, systemDpkgDeb, ConfigFile)
+}
+
+// candidates returns where dpkg's own dpkg-deb may be, the likeliest first.
+func candidates(diverted, configured, path string) (found []string) {
+	if diverted != systemDpkgDeb {
+		found = append(found, diverted)
+	}
+	if configured != "" {
+		found = append(found, configured)
+	}
+	for _, dir := range filepath.SplitList(path) {
+		found = append(found, filepath.Join(dir, "dpkg-deb"))
+	}
+	found = append(found, systemDpkgDeb, systemDpkgDeb+divertedSuffix)
+	if diverted != systemDpkgDeb && diverted != systemDpkgDeb+divertedSuffix {
+		found = append(found, diverted+backupSuffix)
+	}
+	return append(found, systemDpkgDeb+divertedSuffix+backupSuffix, systemDpkgDeb+backupSuffix)
 }
 
 // divertedDpkgDeb returns the name under which the system keeps dpkg's own dpkg-deb.
