@@ -235,15 +235,21 @@ func (h *header) text(tag uint32) (string, error) {
 	return "", fmt.Errorf("tag %d has type %d, not a string", tag, e.kind)
 }
 
-// number returns the one integer of a tag; ok says whether there is one.
+// number returns the one integer of a tag; ok says whether there is one. rpm takes
+// the first of several; some builders repeat it for each file, so equal ones pass.
 func (h *header) number(tag uint32) (n uint64, ok bool, err error) {
 	e := h.find(tag)
 	if e == nil {
 		return 0, false, nil
 	}
-	v, err := e.ints(1)
+	v, err := e.ints(max(1, int(e.count)))
 	if err != nil {
 		return 0, false, err
+	}
+	for i := range int(e.count) {
+		if v.at(i) != v.at(0) {
+			return 0, false, fmt.Errorf("tag %d has %d values that differ, where one is expected", e.tag, e.count)
+		}
 	}
 	return v.at(0), true, nil
 }

@@ -128,6 +128,7 @@ func packageCases(t *testing.T) []badCase {
 	main("old file names", "before 4.0", func(e []entry) []entry { return append(e, textsEntry(tagOldFilenames, "/a")) })
 	main("format 5", "format 5", by(intsEntry(tagRPMFormat, typeInt32, 5)))
 	main("two epochs", "values", by(intsEntry(tagEpoch, typeInt32, 1, 2)))
+	main("two digest algorithms", "values", by(intsEntry(tagFileDigestAlgo, typeInt32, 8, 9)))
 	main("payload is no cpio", "drpm", by(textEntry(tagPayloadFormat, "drpm")))
 	main("other compression", "gzip", by(textEntry(tagPayloadCompressor, "xz")))
 	main("unknown compression", "gzip", by(textEntry(tagPayloadCompressor, "rot13")))

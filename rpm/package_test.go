@@ -387,3 +387,14 @@ func TestStrangers(t *testing.T) {
 		})
 	}
 }
+
+// Builders other than rpmbuild repeat the digest algorithm for each file.
+func TestDigestAlgorithmForEachFile(t *testing.T) {
+	p := usual()
+	p.editMain = func(e []entry) []entry {
+		return replace(e, intsEntry(tagFileDigestAlgo, typeInt32, slices.Repeat([]uint64{8}, len(p.files))...))
+	}
+	if got := open(t, p.build(t), Options{}).Info().FileHash; got != sign.SHA256 {
+		t.Errorf("the file digests are %v, not SHA-256", got)
+	}
+}
