@@ -47,7 +47,7 @@ func badTars(t testing.TB, first entry) map[string]badTar {
 		"cut off in padding":         {whole[:at+dpkgtar.BlockSize+100], "unexpected EOF"},
 		"cut off in the end mark":    {whole[:len(whole)-1024+100], "unexpected EOF"},
 		"no archive":                 {bytes.Repeat([]byte("no archive "), 200), "an entry of type"},
-		"wrong checksum":             {append(append(bytes.Clone(entries), 'X'), whole[at+1:]...), "invalid tar header"},
+		"wrong checksum":             {append(append(bytes.Clone(entries), 'X'), whole[at+1:]...), "the checksum of the header"},
 		"byte after the end mark":    {append(bytes.Clone(whole), 'x'), "0x78 after the end mark"},
 		"archive after the end mark": {append(bytes.Clone(whole), whole...), "after the end mark"},
 		"padding without end":        {append(bytes.Clone(whole), make([]byte, 2<<20)...), "of padding after the end mark"},

@@ -28,7 +28,7 @@ func badTars(part string, member int) []badPackage {
 	raw("with-junk-behind", "after the end mark", func(b []byte) []byte { return append(slices.Clone(b), 'x') })
 	raw("with-an-archive-behind", "after the end mark", func(b []byte) []byte { return append(slices.Clone(b), b...) })
 	raw("that-is-none", "an entry of type", func([]byte) []byte { return bytes.Repeat([]byte("no archive "), 200) })
-	raw("with-wrong-checksum", "invalid tar header", func(b []byte) []byte { b = bytes.Clone(b); b[100] ^= 1; return b })
+	raw("with-wrong-checksum", "the checksum of the header", func(b []byte) []byte { b = bytes.Clone(b); b[100] ^= 1; return b })
 
 	for name, field := range map[string]string{"negative": "-0000000007\x00", "not-octal": "0000000008\x00\x00", "blank": "            ",
 		"of-two-numbers": "0000007 0007", "negative-in-binary": strings.Repeat("\xff", 11) + "\xf9"} {

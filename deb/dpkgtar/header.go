@@ -172,7 +172,22 @@ func (h *Header) decode(b *[BlockSize]byte) error {
 			return fmt.Errorf("%q: %s: %w", h.Name, field.name, err)
 		}
 	}
+	stated, err := number(b[148:156])
+	if sum := checksum(b); err != nil || stated != sum {
+		return fmt.Errorf("%q: the checksum of the header is %d, not what it says", h.Name, sum)
+	}
 	return nil
+}
+
+// checksum is the sum of the bytes of a header, those of the checksum counted as spaces.
+func checksum(b *[BlockSize]byte) (sum int64) {
+	for _, c := range b {
+		sum += int64(c)
+	}
+	for _, c := range b[148:156] {
+		sum += ' ' - int64(c)
+	}
+	return sum
 }
 
 // cString returns the bytes of field up to a NUL, and whether there is one.
