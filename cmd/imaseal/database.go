@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -77,18 +80,32 @@ var errNoCertificate = errors.New("no certificate to verify with: give --cert FI
 func (f *systemFlags) trusted(out *output) (*sign.TrustedKeys, error) {
 	certs := f.certs
 	if len(certs) == 0 {
-		for _, folder := range dpkg.CertificateFolders {
-			found, err := filepath.Glob(filepath.Join(f.root, folder, "*"))
-			if err != nil {
-				return nil, err
-			}
-			certs = append(certs, found...)
+		var err error
+		if certs, err = f.keptCertificates(); err != nil {
+			return nil, err
 		}
 	}
 	if len(certs) == 0 {
 		return nil, errNoCertificate
 	}
 	return loadTrusted(out, certs, f.cas)
+}
+
+// keptCertificates returns the certificates that the system keeps, as the installer
+// hook takes them.
+func (f *systemFlags) keptCertificates() (files []string, err error) {
+	for _, folder := range dpkg.CertificateFolders {
+		found, err := os.ReadDir(filepath.Join(f.root, folder))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+		for _, e := range found {
+			if !e.IsDir() && !strings.HasPrefix(e.Name(), ".") {
+				files = append(files, filepath.Join(f.root, folder, e.Name()))
+			}
+		}
+	}
+	return files, nil
 }
 
 // config returns the configuration of the installer hook, whose rules hold for labels
