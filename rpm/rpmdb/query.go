@@ -154,12 +154,19 @@ func (l *limitedText) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// first returns the first line that reports an error, without its mark.
+// first returns the first error that is reported, without its mark: its line and
+// those behind it that have no mark of their own.
 func (l *limitedText) first() string {
-	for line := range strings.Lines(string(l.text)) {
-		if rest, ok := strings.CutPrefix(line, "error: "); ok {
-			return strings.TrimSpace(rest)
-		}
+	_, text, ok := strings.Cut("\n"+string(l.text), "\nerror: ")
+	if !ok {
+		return ""
 	}
-	return ""
+	var lines []string
+	for line := range strings.Lines(text) {
+		if len(lines) > 0 && (strings.HasPrefix(line, "error: ") || strings.HasPrefix(line, "warning: ")) {
+			break
+		}
+		lines = append(lines, strings.TrimSpace(line))
+	}
+	return strings.Join(lines, " ")
 }

@@ -66,6 +66,30 @@ func TestRecord(t *testing.T) {
 	}
 }
 
+func TestFirstError(t *testing.T) {
+	for text, want := range map[string]string{
+		"":                                   "",
+		"warning: x\n":                       "",
+		"error: a\n":                         "a",
+		"warning: x\nerror: a \nb\nerror: c": "a b",
+		"error: a\nwarning: x\nb":            "a",
+		"an error: a":                        "",
+	} {
+		var l limitedText
+		l.Write([]byte(text))
+		if got := l.first(); got != want {
+			t.Errorf("%q: %q", text, got)
+		}
+	}
+	var l limitedText
+	for range 1000 {
+		l.Write(make([]byte, 1000))
+	}
+	if len(l.text) != 1<<14 {
+		t.Errorf("it keeps %d bytes", len(l.text))
+	}
+}
+
 // TestBadRecords: what rpm would not print is refused, and the error says where.
 func TestBadRecords(t *testing.T) {
 	for name, c := range map[string]struct{ old, new, err string }{
