@@ -92,7 +92,7 @@ func TestLifecycle(t *testing.T) {
 				t.Helper()
 				r.run(args...)
 				c := r.check()
-				if c.packages != want.packages || c.files != want.files || c.scripts != want.scripts {
+				if c.of != c.files+c.scripts || c.packages != want.packages || c.files != want.files || c.scripts != want.scripts {
 					t.Errorf("%s: found %+v, want %+v", name, c, want)
 				}
 				r.audit()

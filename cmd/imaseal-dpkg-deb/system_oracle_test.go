@@ -58,7 +58,8 @@ func attribute(name string) (string, error) {
 
 // A count is what the oracle found.
 type count struct {
-	packages, files, scripts int // that are signed, all of them found labelled and right
+	packages, files, scripts int // that are signed; of files and scripts those that are labelled and right
+	of                       int // how many files and scripts there are that have to be
 	problems                 []string
 }
 
@@ -122,8 +123,11 @@ func (r *root) compare() count {
 			c.files++
 		}
 	}
+	c.of = len(expected)
+	kept := r.conffiles()
 	for _, path := range slices.Sorted(maps.Keys(labels)) {
-		if expected[path] == nil {
+		// A conffile that its package brings no more stays, with its label.
+		if expected[path] == nil && !kept[path] {
 			c.add("%s has a label and no package signs it", path)
 		}
 	}
@@ -231,6 +235,18 @@ func (r *root) installed() []*signedPackage {
 		r.t.Fatal("no package is installed")
 	}
 	return packages
+}
+
+// conffiles returns all that dpkg knows of, obsolete ones among them.
+func (r *root) conffiles() map[string]bool {
+	r.t.Helper()
+	found := map[string]bool{}
+	for line := range strings.Lines(r.run("dpkg-query", "-W", "-f", "${Conffiles}\\n")) {
+		if fields := strings.Fields(line); len(fields) > 1 {
+			found[r.resolve(strings.TrimPrefix(fields[0], "/"))] = true
+		}
+	}
+	return found
 }
 
 func (r *root) diversions() map[string]diversion {

@@ -1,6 +1,8 @@
 package main_test
 
 import (
+	"encoding/json"
+	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -69,18 +71,44 @@ func (r *root) whole(what string, atLeast int, start time.Time) {
 	took := time.Since(start)
 	c := r.check()
 	r.audit()
-	owned := 0
 	for _, p := range r.installed() {
 		if p.signatures == nil {
 			r.t.Errorf("%s: %s is installed and not signed", what, p.name)
 		}
-		owned += len(p.signatures)
 	}
-	if c.packages < atLeast || c.files < 1000 || c.scripts < 50 {
+	if c.packages < atLeast || c.files < 1000 || c.scripts < 50 || c.files+c.scripts != c.of {
 		r.t.Errorf("%s: only %+v", what, c)
 	}
 	if left := r.leftovers(); len(left) > 0 {
 		r.t.Errorf("%s: left over: %q", what, left)
 	}
-	r.t.Logf("%s in %.1f s: %d packages, %d of %d files and %d maintainer scripts labelled and right", what, took.Seconds(), c.packages, c.files, c.files+len(c.problems), c.scripts)
+	r.t.Logf("%s in %.1f s: %d packages, %d files and %d maintainer scripts of %d are labelled and right, %.4g %%",
+		what, took.Seconds(), c.packages, c.files, c.scripts, c.of, 100*float64(c.files+c.scripts)/float64(c.of))
+	r.imasealCheck(what, c)
+}
+
+// imasealCheck demands that imaseal check comes to the oracle's result.
+func (r *root) imasealCheck(what string, c count) {
+	r.t.Helper()
+	built, err := buildPrograms()
+	must(r.t, err)
+	start := time.Now()
+	out, err := exec.Command(built.imaseal, "check", "--quiet", "--json", "--root", r.dir, "--cert", sharedFile("keys/test.crt")).Output()
+	took := time.Since(start)
+	var result struct {
+		Packages, Signed, Files, Labelled int
+		Verdict                           string
+		Findings                          []struct{ Severity, Reason, Package, Path, Detail string }
+	}
+	if jsonErr := json.Unmarshal(out, &result); jsonErr != nil {
+		r.t.Fatalf("%s: imaseal check: %v\n%s", what, err, tail(string(out)))
+	}
+	for _, f := range result.Findings {
+		r.t.Logf("%s: imaseal check: %s: %s %s: %s %s", what, f.Severity, f.Package, f.Path, f.Reason, f.Detail)
+	}
+	if err != nil || result.Verdict != "ok" || result.Signed != c.packages || result.Labelled != c.of {
+		r.t.Errorf("%s: imaseal check: %v: verdict %s, %d packages signed, %d of %d files labelled; the oracle counts %+v",
+			what, err, result.Verdict, result.Signed, result.Labelled, result.Files, c)
+	}
+	r.t.Logf("%s: imaseal check: %d of %d files labelled, in %.2f s", what, result.Labelled, result.Files, took.Seconds())
 }
