@@ -136,11 +136,16 @@ func (d *Database) listInfo() error {
 // "libc6:i386" for one.
 func (d *Database) Packages(ctx context.Context, names []string) iter.Seq2[*installed.Package, error] {
 	return func(yield func(*installed.Package, error) bool) {
+		there := make(map[string]bool, len(d.records))
+		for i := range d.records {
+			r := &d.records[i]
+			there[r.name], there[r.name+":"+r.arch] = true, true
+		}
+		wanted := make(map[string]bool, len(names))
 		for _, name := range names {
-			if !slices.ContainsFunc(d.records, func(r record) bool { return r.isCalled(name) }) {
-				if !yield(nil, fmt.Errorf("package %s is not installed", name)) {
-					return
-				}
+			wanted[name] = true
+			if !there[name] && !yield(nil, fmt.Errorf("package %s is not installed", name)) {
+				return
 			}
 		}
 		for i := range d.records {
@@ -149,7 +154,7 @@ func (d *Database) Packages(ctx context.Context, names []string) iter.Seq2[*inst
 				yield(nil, ctx.Err())
 				return
 			}
-			if len(names) > 0 && !slices.ContainsFunc(names, r.isCalled) {
+			if len(names) > 0 && !wanted[r.name] && !wanted[r.name+":"+r.arch] {
 				continue
 			}
 			p, err := d.open(r)
@@ -161,11 +166,6 @@ func (d *Database) Packages(ctx context.Context, names []string) iter.Seq2[*inst
 			}
 		}
 	}
-}
-
-func (r *record) isCalled(name string) bool {
-	pkg, arch, qualified := strings.Cut(name, ":")
-	return pkg == r.name && (!qualified || arch == r.arch)
 }
 
 // infoName returns what the names of the package's info files begin with.

@@ -45,9 +45,11 @@ func (s *System) Apply(ctx context.Context, names []string, o ApplyOptions) (*Re
 	if err != nil {
 		return nil, err
 	}
-	others, err := s.others(ctx, selected)
-	if err != nil {
-		return nil, err
+	var others []*Package
+	if len(names) > 0 {
+		if others, err = s.others(ctx, selected); err != nil {
+			return nil, err
+		}
 	}
 	a := &applying{system: s, options: o, owners: s.ownersOf(selected, others)}
 	result := &Result{Errors: errs}

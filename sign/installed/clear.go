@@ -23,9 +23,11 @@ func (s *System) Clear(ctx context.Context, names []string, o ClearOptions) (*Re
 	if err != nil {
 		return nil, err
 	}
-	others, err := s.others(ctx, selected)
-	if err != nil {
-		return nil, err
+	var others []*Package
+	if len(names) > 0 {
+		if others, err = s.others(ctx, selected); err != nil {
+			return nil, err
+		}
 	}
 	stay := s.ownersOf(others)
 	result := &Result{Errors: errs}

@@ -1,0 +1,496 @@
+package dpkg
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/md5"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/imaseal/imaseal/sign"
+	"github.com/imaseal/imaseal/sign/installed"
+	"github.com/imaseal/imaseal/sign/xattr"
+)
+
+// A fakeSystem is a root with a dpkg database of files that the tests write.
+type fakeSystem struct {
+	t    *testing.T
+	dir  string
+	key  *sign.Signer
+	keys *sign.TrustedKeys
+}
+
+func newFakeSystem(t *testing.T) *fakeSystem {
+	t.Helper()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &fakeSystem{t: t, dir: t.TempDir(), keys: new(sign.TrustedKeys)}
+	if s.key, err = sign.NewSigner(private, 0x01020304); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.keys.Add(s.key.KeyID(), s.key.Public()); err != nil {
+		t.Fatal(err)
+	}
+	s.write("var/lib/dpkg/status", "")
+	s.write("var/lib/dpkg/info/format", "1\n")
+	return s
+}
+
+func (s *fakeSystem) write(path, content string) {
+	s.t.Helper()
+	name := filepath.Join(s.dir, path)
+	if err := errors.Join(os.MkdirAll(filepath.Dir(name), 0o755), os.WriteFile(name, []byte(content), 0o644)); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+func (s *fakeSystem) add(path, content string) {
+	s.t.Helper()
+	old, err := os.ReadFile(filepath.Join(s.dir, path))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.write(path, string(old)+content)
+}
+
+func (s *fakeSystem) remove(path string) {
+	s.t.Helper()
+	if err := os.Remove(filepath.Join(s.dir, path)); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// A fakePackage is a package as it was installed.
+type fakePackage struct {
+	name, arch, state, fields string
+	files                     map[string]string // by path; contents
+	conffiles                 map[string]string
+	scripts, members          map[string]string
+	unsigned                  bool
+}
+
+// install writes all that dpkg keeps of the package.
+func (s *fakeSystem) install(p fakePackage) {
+	s.t.Helper()
+	if p.arch == "" {
+		p.arch = "amd64"
+	}
+	if p.state == "" {
+		p.state = "installed"
+	}
+	info := "var/lib/dpkg/info/" + p.name
+	if strings.Contains(p.fields, "Multi-Arch: same") {
+		info += ":" + p.arch
+	}
+	status := fmt.Sprintf("Package: %s\nStatus: install ok %s\nArchitecture: %s\nVersion: 1.0-1\n%s", p.name, p.state, p.arch, p.fields)
+	if len(p.conffiles) > 0 {
+		status += "Conffiles:\n"
+		for _, path := range slices.Sorted(maps.Keys(p.conffiles)) {
+			status += fmt.Sprintf(" /%s %x\n", path, md5.Sum([]byte(p.conffiles[path])))
+		}
+	}
+	s.add("var/lib/dpkg/status", status+"Description: short\n long\n .\n\n")
+	list, sums, conffiles := "/.\n", "", ""
+	m := &sign.Manifest{}
+	all := maps.Clone(p.files)
+	maps.Copy(all, p.conffiles)
+	for _, path := range slices.Sorted(maps.Keys(all)) {
+		s.write(path, all[path])
+		list += "/" + path + "\n"
+		if _, is := p.conffiles[path]; is {
+			conffiles += "/" + path + "\n"
+		} else {
+			sums += fmt.Sprintf("%x  %s\n", md5.Sum([]byte(all[path])), path)
+		}
+		m.Files = append(m.Files, sign.Entry{Path: path, Value: s.sign(all[path])})
+	}
+	members := map[string]string{"md5sums": sums}
+	if conffiles != "" {
+		members["conffiles"] = conffiles
+	}
+	maps.Copy(members, p.members)
+	s.write(info+".list", list)
+	for name, content := range members {
+		s.write(info+"."+name, content)
+	}
+	for _, name := range slices.Sorted(maps.Keys(p.scripts)) {
+		s.write(info+"."+name, p.scripts[name])
+		m.Control = append(m.Control, sign.Entry{Path: name, Value: s.sign(p.scripts[name])})
+	}
+	if p.unsigned {
+		return
+	}
+	st := &sign.Statement{Package: p.name, Version: "1.0-1", Arch: p.arch, Hash: sign.SHA256}
+	members["ima-signatures"] = string(sign.FormatAttributes(m.Files))
+	members["ima-control-signatures"] = string(sign.FormatAttributes(m.Control))
+	st.Members = []sign.MemberDigest{{Name: "control", SHA256: sha256.Sum256([]byte("control"))}, {Name: "data.tar", SHA256: sha256.Sum256([]byte("data"))}}
+	for _, name := range slices.Sorted(maps.Keys(members)) {
+		st.Members = append(st.Members, sign.MemberDigest{Name: name, SHA256: sha256.Sum256([]byte(members[name]))})
+	}
+	if err := st.Sign(s.key); err != nil {
+		s.t.Fatal(err)
+	}
+	text, err := st.MarshalText()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	members["ima-package"] = string(text)
+	for _, name := range []string{"ima-signatures", "ima-control-signatures", "ima-package"} {
+		s.write(info+"."+name, members[name])
+	}
+}
+
+func (s *fakeSystem) sign(content string) []byte {
+	s.t.Helper()
+	sum := sha256.Sum256([]byte(content))
+	value, err := s.key.SignDigest(sign.SHA256, sum[:])
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return value
+}
+
+func (s *fakeSystem) open() *Database {
+	s.t.Helper()
+	d, err := s.tryOpen()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return d
+}
+
+func (s *fakeSystem) tryOpen() (*Database, error) {
+	root, err := xattr.OpenRoot(s.dir)
+	if err != nil {
+		return nil, err
+	}
+	s.t.Cleanup(func() { root.Close() })
+	return OpenDatabase(root)
+}
+
+// packages returns those called names by their IDs.
+func packages(t *testing.T, d *Database, names ...string) map[string]*installed.Package {
+	t.Helper()
+	found := map[string]*installed.Package{}
+	for p, err := range d.Packages(context.Background(), names) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		found[p.ID()] = p
+	}
+	return found
+}
+
+func fileOf(t *testing.T, p *installed.Package, path string) *installed.File {
+	t.Helper()
+	for i := range p.Files {
+		if p.Files[i].Path == path {
+			return &p.Files[i]
+		}
+	}
+	t.Fatalf("%s has no file %s, but %d others", p.Name, path, len(p.Files))
+	return nil
+}
+
+func TestDatabaseReadsAPackage(t *testing.T) {
+	s := newFakeSystem(t)
+	s.install(fakePackage{
+		name: "libstdc++6.1", // with a dot, as members have none
+		files: map[string]string{
+			"usr/bin/a": "A", "usr/share/doc/a": "DOC", "usr/share/with space": "S",
+		},
+		conffiles: map[string]string{"etc/a.conf": "CONF"},
+		scripts:   map[string]string{"postinst": "#!/bin/sh", "helper": "#!/bin/sh\n"},
+		members:   map[string]string{"templates": "T"},
+	})
+	p := packages(t, s.open())["libstdc++6.1:amd64"]
+	if p == nil || !p.Signed || p.Malformed != nil || p.Version != "1.0-1" || p.Format != "deb" {
+		t.Fatalf("%+v", p)
+	}
+	var paths []string
+	for _, f := range p.Files {
+		paths = append(paths, f.Path)
+	}
+	want := []string{
+		"etc/a.conf", "usr/bin/a", "usr/share/doc/a", "usr/share/with space",
+		"var/lib/dpkg/info/libstdc++6.1.helper", "var/lib/dpkg/info/libstdc++6.1.postinst",
+	}
+	if !slices.Equal(paths, want) {
+		t.Errorf("files %q, want %q", paths, want)
+	}
+	a := fileOf(t, p, "usr/bin/a")
+	if sum := md5.Sum([]byte("A")); !bytes.Equal(a.Digest, sum[:]) || a.Hash != sign.MD5 || !bytes.Equal(a.Value, s.sign("A")) || a.Config || a.Script || a.Optional {
+		t.Errorf("%+v", a)
+	}
+	c := fileOf(t, p, "etc/a.conf")
+	if sum := md5.Sum([]byte("CONF")); !bytes.Equal(c.Digest, sum[:]) || !c.Config || !c.Optional {
+		t.Errorf("%+v", c)
+	}
+	if f := fileOf(t, p, "var/lib/dpkg/info/libstdc++6.1.postinst"); !f.Script || f.Value == nil || f.Digest != nil {
+		t.Errorf("%+v", f)
+	}
+	if err := p.Verify(s.keys); err != nil {
+		t.Error(err)
+	}
+	if err := p.Verify(new(sign.TrustedKeys)); !errors.Is(err, sign.ErrUnknownKey) {
+		t.Errorf("without a key: %v", err)
+	}
+}
+
+func TestDatabaseNames(t *testing.T) {
+	s := newFakeSystem(t)
+	same := "Multi-Arch: same\n"
+	s.install(fakePackage{name: "lib", arch: "amd64", fields: same, files: map[string]string{"usr/lib/64": "64", "usr/share/lib": "S"}})
+	s.install(fakePackage{name: "lib", arch: "i386", fields: same, files: map[string]string{"usr/lib/32": "32", "usr/share/lib": "S"}})
+	s.install(fakePackage{name: "prog", files: map[string]string{"usr/bin/prog": "P"}})
+	s.install(fakePackage{name: "removed", state: "config-files", files: map[string]string{"usr/bin/removed": "R"}})
+	s.install(fakePackage{name: "half", state: "half-installed", files: map[string]string{"usr/bin/half": "R"}})
+	d := s.open()
+	for _, c := range []struct {
+		names, want []string
+	}{
+		{nil, []string{"lib:amd64", "lib:i386", "prog:amd64"}},
+		{[]string{"lib"}, []string{"lib:amd64", "lib:i386"}},
+		{[]string{"lib:i386"}, []string{"lib:i386"}},
+		{[]string{"prog", "lib:amd64"}, []string{"lib:amd64", "prog:amd64"}},
+	} {
+		if got := slices.Sorted(maps.Keys(packages(t, d, c.names...))); !slices.Equal(got, c.want) {
+			t.Errorf("%q: %q, want %q", c.names, got, c.want)
+		}
+	}
+	fileOf(t, packages(t, d)["lib:i386"], "usr/lib/32")
+	for _, name := range []string{"nosuch", "prog:i386", "removed"} {
+		var found []error
+		for p, err := range d.Packages(context.Background(), []string{name}) {
+			if p != nil {
+				t.Errorf("%s: %s", name, p.ID())
+			}
+			found = append(found, err)
+		}
+		if len(found) != 1 || !strings.Contains(found[0].Error(), name) {
+			t.Errorf("%s: %v", name, found)
+		}
+	}
+}
+
+func TestDatabaseUpdatesOfAnInterruptedDpkg(t *testing.T) {
+	s := newFakeSystem(t)
+	s.install(fakePackage{name: "a", files: map[string]string{"usr/bin/a": "A"}})
+	s.install(fakePackage{name: "b", state: "half-installed", files: map[string]string{"usr/bin/b": "B"}})
+	s.write("var/lib/dpkg/updates/0001", "Package: b\nStatus: install ok installed\nArchitecture: amd64\nVersion: 1.0-1\n")
+	s.write("var/lib/dpkg/updates/0000", "Package: a\nStatus: install ok not-installed\nArchitecture: amd64\n")
+	s.write("var/lib/dpkg/updates/tmp.i", "broken")
+	if got := slices.Sorted(maps.Keys(packages(t, s.open()))); !slices.Equal(got, []string{"b:amd64"}) {
+		t.Errorf("%q", got)
+	}
+}
+
+func TestDatabaseDiversionsFiltersAndLinks(t *testing.T) {
+	s := newFakeSystem(t)
+	s.write("var/lib/dpkg/diversions", "/usr/bin/a\n/usr/bin/a.distrib\nother\n")
+	s.write("etc/dpkg/dpkg.cfg.d/docs", "path-exclude=/usr/share/doc/*\n")
+	s.install(fakePackage{name: "a", files: map[string]string{"usr/bin/a": "A", "usr/share/doc/a": "D"}, conffiles: map[string]string{"etc/a.conf": "C"}})
+	s.install(fakePackage{name: "other", files: map[string]string{"usr/bin/a": "O"}})
+	s.remove("etc/a.conf")
+	s.write("srv/real", "C")
+	if err := os.Symlink("../srv/real", filepath.Join(s.dir, "etc/a.conf")); err != nil {
+		t.Fatal(err)
+	}
+	all := packages(t, s.open())
+	if f := fileOf(t, all["a:amd64"], "usr/bin/a.distrib"); f.Shipped != "usr/bin/a" || f.Value == nil || f.Digest == nil {
+		t.Errorf("%+v", f)
+	}
+	fileOf(t, all["other:amd64"], "usr/bin/a")
+	if f := fileOf(t, all["a:amd64"], "usr/share/doc/a"); !f.Optional {
+		t.Error("a file that dpkg was told to leave out has to be there")
+	}
+	if f := fileOf(t, all["a:amd64"], "srv/real"); !f.Config || f.Shipped != "etc/a.conf" {
+		t.Errorf("%+v", f)
+	}
+}
+
+// A file that was taken out of the list is still one that was signed.
+func TestDatabaseShortenedList(t *testing.T) {
+	s := newFakeSystem(t)
+	s.install(fakePackage{name: "a", files: map[string]string{"usr/bin/a": "A", "usr/bin/b": "B"}})
+	s.write("var/lib/dpkg/info/a.list", "/.\n/usr\n/usr/bin\n/usr/bin/a\n")
+	p := packages(t, s.open())["a:amd64"]
+	if f := fileOf(t, p, "usr/bin/b"); !bytes.Equal(f.Value, s.sign("B")) {
+		t.Errorf("%+v", f)
+	}
+	if len(p.Files) != 2 {
+		t.Errorf("%d files: folders are among them", len(p.Files))
+	}
+}
+
+// TestVerifyNoticesEdits changes one file of the info database.
+func TestVerifyNoticesEdits(t *testing.T) {
+	info := "var/lib/dpkg/info/a."
+	for name, c := range map[string]struct {
+		change    func(*fakeSystem)
+		malformed string
+		verify    string
+	}{
+		"nothing":               {func(s *fakeSystem) {}, "", ""},
+		"a list":                {func(s *fakeSystem) { s.add(info+"list", "/usr/bin/c\n") }, "", ""},
+		"conffiles":             {func(s *fakeSystem) { s.add(info+"conffiles", "/usr/bin/a\n") }, "", "a.conffiles has the SHA-256"},
+		"md5sums":               {func(s *fakeSystem) { s.add(info+"md5sums", "x\n") }, "", "a.md5sums has the SHA-256"},
+		"no templates":          {func(s *fakeSystem) { s.remove(info + "templates") }, "", "a.templates is missing"},
+		"a new member":          {func(s *fakeSystem) { s.write(info+"triggers", "interest /usr") }, "", "a.triggers was not in the package"},
+		"a new script":          {func(s *fakeSystem) { s.write(info+"prerm", "#!/bin/sh") }, "", ""},
+		"signatures exchanged":  {func(s *fakeSystem) { s.write(info+"ima-signatures", string(sign.FormatAttributes(nil))) }, "", "a.ima-signatures has the SHA-256"},
+		"a script's signatures": {func(s *fakeSystem) { s.write(info+"ima-control-signatures", "") }, "", "a.ima-control-signatures has the SHA-256"},
+		"no signatures":         {func(s *fakeSystem) { s.remove(info + "ima-signatures") }, "has no ima-signatures", ""},
+		"no statement":          {func(s *fakeSystem) { s.remove(info + "ima-package") }, "has no ima-package", ""},
+		"a broken manifest":     {func(s *fakeSystem) { s.add(info+"ima-signatures", "x\n") }, "ima-signatures: line", ""},
+		"a broken statement":    {func(s *fakeSystem) { s.add(info+"ima-package", "x\n") }, "ima-package: ", ""},
+		"another version": {func(s *fakeSystem) {
+			s.write("var/lib/dpkg/status", "Package: a\nStatus: install ok installed\nArchitecture: amd64\nVersion: 1.0-2\n")
+		}, "is of a 1.0-1 amd64", ""},
+		"a link for the statement": {func(s *fakeSystem) {
+			s.write("x", "")
+			s.remove(info + "ima-package")
+			if err := os.Symlink("/x", filepath.Join(s.dir, info+"ima-package")); err != nil {
+				s.t.Fatal(err)
+			}
+		}, "not a regular file", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newFakeSystem(t)
+			s.install(fakePackage{
+				name: "a", files: map[string]string{"usr/bin/a": "A"}, conffiles: map[string]string{"etc/a.conf": "C"},
+				scripts: map[string]string{"postinst": "#!/bin/sh"}, members: map[string]string{"templates": "T"},
+			})
+			c.change(s)
+			p := packages(t, s.open())["a:amd64"]
+			if !p.Signed {
+				t.Error("taken for an unsigned package")
+			}
+			if c.malformed != "" {
+				if p.Malformed == nil || !strings.Contains(p.Malformed.Error(), c.malformed) || p.Verify != nil {
+					t.Errorf("malformed: %v", p.Malformed)
+				}
+				for _, f := range p.Files {
+					if f.Value != nil {
+						t.Errorf("%s has a signature all the same", f.Path)
+					}
+				}
+				return
+			}
+			if p.Malformed != nil {
+				t.Fatal(p.Malformed)
+			}
+			err := p.Verify(s.keys)
+			if c.verify == "" && err != nil || c.verify != "" && (!errors.Is(err, errEdited) || !strings.Contains(err.Error(), c.verify)) {
+				t.Errorf("error %v, want %q", err, c.verify)
+			}
+		})
+	}
+}
+
+func TestDatabaseErrorsNameTheFile(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(*fakeSystem)
+		want   string
+	}{
+		"no status":      {func(s *fakeSystem) { s.remove("var/lib/dpkg/status") }, "var/lib/dpkg/status: no such file"},
+		"a bad status":   {func(s *fakeSystem) { s.write("var/lib/dpkg/status", "Package: a\nrubbish\n") }, "status: line 2 is no field"},
+		"bad diversions": {func(s *fakeSystem) { s.write("var/lib/dpkg/diversions", "/x\n") }, "var/lib/dpkg/diversions: "},
+		"a bad journal":  {func(s *fakeSystem) { s.write("var/lib/dpkg/updates/0000", "x\n") }, "updates/0000: line 1"},
+		"a status that is": {func(s *fakeSystem) {
+			s.remove("var/lib/dpkg/status")
+			if err := os.Symlink("/etc/passwd", filepath.Join(s.dir, "var/lib/dpkg/status")); err != nil {
+				s.t.Fatal(err)
+			}
+		}, "status: not a regular file"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newFakeSystem(t)
+			c.change(s)
+			if _, err := s.tryOpen(); err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("error %v, want %q", err, c.want)
+			}
+		})
+	}
+	s := newFakeSystem(t)
+	s.install(fakePackage{name: "a", files: map[string]string{"usr/bin/a": "A"}})
+	s.write("var/lib/dpkg/info/a.list", "/usr/../../etc/shadow\n")
+	for _, err := range s.open().Packages(context.Background(), nil) {
+		if err == nil || !strings.Contains(err.Error(), "a.list: line 1") {
+			t.Errorf("error %v", err)
+		}
+	}
+}
+
+func TestInstalled(t *testing.T) {
+	s := newFakeSystem(t)
+	root, err := xattr.OpenRoot(s.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	if Installed(root) {
+		t.Error("an empty status file is a system of dpkg's")
+	}
+	s.install(fakePackage{name: "a"})
+	if !Installed(root) {
+		t.Error("a package is no system of dpkg's")
+	}
+}
+
+func TestParseStatusConffiles(t *testing.T) {
+	md5sum := strings.Repeat("0a", 16)
+	for line, want := range map[string]string{
+		"/etc/a " + md5sum:                                 "etc/a " + md5sum,
+		"/etc/with space " + md5sum:                        "etc/with space " + md5sum,
+		"/etc/a newconffile":                               "etc/a ",
+		"/etc/a " + md5sum + " obsolete":                   "",
+		"/etc/a " + md5sum + " remove-on-upgrade":          "",
+		"/etc/a " + md5sum + " obsolete remove-on-upgrade": "",
+	} {
+		records, err := parseStatus([]byte("Package: a\nConffiles:\n " + line + "\nVersion: 1\n more " + md5sum + "\n"))
+		if err != nil {
+			t.Errorf("%q: %v", line, err)
+			continue
+		}
+		got := ""
+		for _, c := range records[0].conffiles {
+			got += c.path + " " + hex.EncodeToString(c.md5)
+		}
+		if got != want {
+			t.Errorf("%q: %q, want %q", line, got, want)
+		}
+	}
+	for _, line := range []string{"/etc/a", "/etc/a xyz", "/../a " + md5sum, md5sum} {
+		if _, err := parseStatus([]byte("Package: a\nConffiles:\n " + line + "\n")); err == nil || !strings.Contains(err.Error(), "line 3") {
+			t.Errorf("%q: %v", line, err)
+		}
+	}
+}
+
+func TestParseStatusRefusesNames(t *testing.T) {
+	for _, name := range []string{"", "../a", "a/b", "a b", ".a", "a:b"} {
+		if _, err := parseStatus([]byte("Package: " + name + "\nVersion: 1\n")); err == nil {
+			t.Errorf("%q was taken", name)
+		}
+		if name == "" {
+			continue
+		}
+		if _, err := parseStatus([]byte("Package: a\nArchitecture: " + name + "\n")); err == nil {
+			t.Errorf("architecture %q was taken", name)
+		}
+	}
+}
