@@ -3,6 +3,7 @@ package dpkg
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path"
@@ -49,37 +50,30 @@ type installation struct {
 
 // openInstallation reads what dpkg knows of the system, and would do to the names and
 // modes of the package's files.
-func (h *hook) openInstallation(s *seal) (in *installation, err error) {
-	in = &installation{hook: h, seal: s, accounts: openAccounts(h.root)}
-	if in.on, err = xattr.OpenRoot(h.root); err != nil {
+func (h *hook) openInstallation(s *seal) (*installation, error) {
+	on, err := xattr.OpenRoot(h.root)
+	if err != nil {
 		return nil, err
 	}
-	defer func() {
-		if err != nil {
-			in.close()
-		}
-	}()
-	in.diversions = new(Diversions)
-	if f, err := openList(h.adminDir, DiversionsFile); err != nil {
-		return nil, err
-	} else if f != nil {
-		defer f.Close()
-		if in.diversions, err = ReadDiversions(f); err != nil {
-			return nil, err
-		}
+	in := &installation{hook: h, seal: s, on: on, diversions: new(Diversions), accounts: openAccounts(h.root)}
+	err = readList(h.adminDir, DiversionsFile, func(r io.Reader) (err error) {
+		in.diversions, err = ReadDiversions(r)
+		return err
+	})
+	if err == nil {
+		err = readList(h.adminDir, statoverrideFile, func(r io.Reader) (err error) {
+			in.overrides, err = readStatoverrides(r)
+			return err
+		})
 	}
-	if f, err := openList(h.adminDir, statoverrideFile); err != nil {
-		return nil, err
-	} else if f != nil {
-		defer f.Close()
-		if in.overrides, err = readStatoverrides(f); err != nil {
-			return nil, err
-		}
-	}
-	if s.shared {
+	if err == nil && s.shared {
 		in.shared, err = otherInstances(h.adminDir, s)
 	}
-	return in, err
+	if err != nil {
+		on.Close()
+		return nil, err
+	}
+	return in, nil
 }
 
 func (in *installation) close() {

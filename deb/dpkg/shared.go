@@ -171,44 +171,35 @@ func (in *installation) holds(label []byte, f *xattr.File) bool {
 
 // otherInstances returns the files of the other installed instances of a package.
 func otherInstances(adminDir string, s *seal) (map[string]bool, error) {
-	arches, err := openList(adminDir, "arch")
-	if err != nil || arches == nil {
-		return nil, err
-	}
-	defer arches.Close()
-	var found map[string]bool
-	for arch, err := range lines(arches) {
-		if err != nil {
-			return nil, fmt.Errorf("architectures of dpkg: %w", err)
+	found := map[string]bool{}
+	return found, readList(adminDir, "arch", func(r io.Reader) error {
+		for arch, err := range lines(r) {
+			if err != nil {
+				return fmt.Errorf("architectures of dpkg: %w", err)
+			}
+			if arch == "" || arch == s.arch || strings.ContainsAny(arch, "/:") {
+				continue
+			}
+			err := eachListed(adminDir, s.name+":"+arch+".list", func(path string) { found[path] = true })
+			if err != nil {
+				return err
+			}
 		}
-		if arch == "" || arch == s.arch || strings.ContainsAny(arch, "/:") {
-			continue
-		}
-		if found == nil {
-			found = map[string]bool{}
-		}
-		err := eachListed(adminDir, s.name+":"+arch+".list", func(path string) { found[path] = true })
-		if err != nil {
-			return nil, err
-		}
-	}
-	return found, nil
+		return nil
+	})
 }
 
-// eachListed calls f with every path of a list of files; none when there is no list.
+// eachListed calls f with every path of a list of files; never when there is no list.
 func eachListed(adminDir, list string, f func(path string)) error {
-	r, err := openList(adminDir, filepath.Join(infoFolder, list))
-	if err != nil || r == nil {
-		return err
-	}
-	defer r.Close()
-	for line, err := range lines(r) {
-		if err != nil {
-			return fmt.Errorf("%s: %w", list, err)
+	return readList(adminDir, filepath.Join(infoFolder, list), func(r io.Reader) error {
+		for line, err := range lines(r) {
+			if err != nil {
+				return fmt.Errorf("%s: %w", list, err)
+			}
+			f(clean(line))
 		}
-		f(clean(line))
-	}
-	return nil
+		return nil
+	})
 }
 
 // findOwners fills in which installed package has each path already: the name of

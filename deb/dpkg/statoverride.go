@@ -110,11 +110,15 @@ func readAccounts(root, file string) map[string]int64 {
 	return known
 }
 
-// openList opens a list in dpkg's admindir; nil when there is none.
-func openList(adminDir, name string) (*os.File, error) {
+// readList hands a list in dpkg's admindir to read, unless there is none.
+func readList(adminDir, name string, read func(io.Reader) error) error {
 	f, err := openPlain(filepath.Join(adminDir, name))
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+		return nil
 	}
-	return f, err
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return read(f)
 }
