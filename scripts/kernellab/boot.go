@@ -28,6 +28,8 @@ type kernel struct {
 	path bool
 	// ecdsa says that it verifies ECDSA.
 	ecdsa bool
+	// systemKey is the kind of key that signs the system which it boots.
+	systemKey string
 	// modules are loaded first; in a kernel of our own everything is built in.
 	modules map[string][]byte
 	// command returns the program that boots it.
@@ -43,7 +45,7 @@ func (l *lab) umlKernel(ctx context.Context) (*kernel, error) {
 		return nil, err
 	}
 	return &kernel{
-		name: "A", device: "/dev/ubda", keyring: ".ima", path: true, ecdsa: true, limit: 10 * time.Minute,
+		name: "A", device: "/dev/ubda", keyring: ".ima", path: true, ecdsa: true, systemKey: "p256", limit: 10 * time.Minute,
 		command: func(ctx context.Context, initramfs, image, scratch string) *exec.Cmd {
 			// Writes go to a file of their own, so that the image stays as it was made.
 			cmd := exec.CommandContext(ctx, program, "mem=768M", "initrd="+initramfs,

@@ -21,8 +21,9 @@ type lab struct {
 	cache string
 	// source is the root of the repository.
 	source string
-	// imaseal is the command under test, and hook the installer hook.
-	imaseal, hook string
+	// packages is a folder of imaseal's own packages, imaseal the command in them and
+	// hook the installer hook.
+	packages, imaseal, hook string
 	// log is told what is being done.
 	log io.Writer
 }

@@ -53,7 +53,7 @@ func (l *lab) newScene(ctx context.Context, k *kernel, root, suite string) (*sce
 			return nil, err
 		}
 	}
-	return s, l.systemRoot(ctx, root, suite, s.key("p256"))
+	return s, l.systemRoot(ctx, root, suite, s.key(k.systemKey))
 }
 
 func (s *scene) addKey(key signingKey, trusted bool) error {
@@ -187,7 +187,7 @@ func (s *scene) tamperedIsDenied(ctx context.Context) error {
 }
 
 func (s *scene) variations(ctx context.Context, what string, content []byte) error {
-	label, err := signFile(ctx, s.key("p256"), sign.SHA256, content)
+	label, err := signFile(ctx, s.key(s.kernel.systemKey), sign.SHA256, content)
 	if err != nil {
 		return err
 	}

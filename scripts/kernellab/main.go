@@ -99,7 +99,11 @@ func (l *lab) runOn(ctx context.Context, k *kernel, numbers []string, r *results
 		return err
 	}
 	defer os.RemoveAll(work)
-	if err := l.build(ctx, work); err != nil {
+	good, _, err := l.signingKeys()
+	if err != nil {
+		return err
+	}
+	if err := l.build(ctx, work, good[slices.IndexFunc(good, func(key signingKey) bool { return key.name == k.systemKey })]); err != nil {
 		return err
 	}
 	root := filepath.Join(work, "root")
@@ -138,6 +142,9 @@ var cases = []struct {
 }{
 	{1, "what is signed runs", (*scene).signedRuns},
 	{2, "what is tampered with does not", (*scene).tamperedIsDenied},
+	{4, "unsigned packages are refused", (*scene).unsignedIsRefused},
+	{5, "labels that come afterwards are too late", (*scene).afterwardsIsTooLate},
+	{3, "a system upgrades under enforcement", (*scene).systemUpgrades},
 }
 
 func caseTitle(number int) string {

@@ -38,7 +38,11 @@ func (l *lab) stockKernel(ctx context.Context, s stock) (*kernel, error) {
 	if err != nil {
 		return nil, err
 	}
-	k := &kernel{name: s.name, device: "/dev/vda", keyring: "_ima", ecdsa: s.ecdsa, limit: 30 * time.Minute, modules: map[string][]byte{}}
+	systemKey := "p256"
+	if !s.ecdsa {
+		systemKey = "rsa2048"
+	}
+	k := &kernel{name: s.name, systemKey: systemKey, device: "/dev/vda", keyring: "_ima", ecdsa: s.ecdsa, limit: 30 * time.Minute, modules: map[string][]byte{}}
 	for _, name := range diskModules {
 		content, err := os.ReadFile(filepath.Join(dir, name+".ko"))
 		if errors.Is(err, os.ErrNotExist) {

@@ -14,13 +14,25 @@ import (
 // imageUUID is that of each root file system, by which a policy picks it.
 const imageUUID = "6c616267-6c61-4267-8c61-62676c616267"
 
-// build builds the programs under test, so that every boot is of what the tree
-// holds now. It fills imaseal and hook, and names the folder that they are in.
-func (l *lab) build(ctx context.Context, dir string) error {
-	defer l.step("building imaseal and its hook")()
-	l.imaseal, l.hook = filepath.Join(dir, "imaseal"), filepath.Join(dir, "dpkg-deb")
-	for program, room := range map[string]string{l.imaseal: "./cmd/imaseal", l.hook: "./cmd/imaseal-dpkg-deb"} {
-		if err := l.run(ctx, l.source, []string{"CGO_ENABLED=0"}, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", program, room); err != nil {
+// build builds the packages of imaseal, signed by key, and takes the programs under
+// test from them, so that every boot is of what the tree holds now.
+func (l *lab) build(ctx context.Context, dir string, key signingKey) error {
+	defer l.step("building imaseal's packages")()
+	l.packages = filepath.Join(dir, "packages")
+	if err := l.run(ctx, l.source, nil, "scripts/package", "--key", key.key, "--cert", key.cert, "--arch", "amd64", l.packages); err != nil {
+		return err
+	}
+	for name, file := range map[string]*string{"imaseal_": &l.imaseal, "imaseal-installer_": &l.hook} {
+		deb, err := findOne(l.packages, name+"*.deb")
+		if err != nil {
+			return err
+		}
+		tree := filepath.Join(dir, name)
+		if err := l.run(ctx, "", nil, "dpkg-deb", "-x", deb, tree); err != nil {
+			return err
+		}
+		*file, err = findOne(tree, "usr/bin/imaseal", "usr/lib/imaseal/dpkg-deb")
+		if err != nil {
 			return err
 		}
 	}
@@ -109,7 +121,27 @@ func (l *lab) systemRoot(ctx context.Context, dir, suite string, key signingKey)
 	if err := l.run(ctx, "", nil, "sh", "-c", `rm -f "$1"/var/cache/apt/archives/*.deb`, "sh", dir); err != nil {
 		return err
 	}
-	return l.run(ctx, "", nil, l.imaseal, "apply", "--quiet", "--root", dir, "--cert", key.cert, "--from", packages)
+	if err := l.run(ctx, "", nil, l.imaseal, "apply", "--quiet", "--root", dir, "--cert", key.cert, "--from", packages); err != nil {
+		return err
+	}
+	return l.installHook(ctx, dir, key)
+}
+
+// installHook installs our own packages in the root, through the hook that they
+// bring, and switches the hook on for apt.
+func (l *lab) installHook(ctx context.Context, root string, key signingKey) error {
+	debs, err := filepath.Glob(filepath.Join(l.packages, "*.deb"))
+	if err != nil {
+		return err
+	}
+	path := "PATH=" + filepath.Dir(l.hook) + ":" + os.Getenv("PATH")
+	if err := l.run(ctx, "", []string{path}, "dpkg", append([]string{"--root=" + root, "--force-unsafe-io", "-i"}, debs...)...); err != nil {
+		return err
+	}
+	if err := l.run(ctx, "", nil, "cp", key.cert, filepath.Join(root, "etc/imaseal/certs/lab.crt")); err != nil {
+		return err
+	}
+	return l.run(ctx, "", nil, l.imaseal, "hook", "enable", "--scope", "apt", "--root", root)
 }
 
 // image makes a file system image of a folder, whose labels it keeps.

@@ -1,0 +1,129 @@
+package main
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+
+	"github.com/imaseal/imaseal/scripts/kernellab/plan"
+)
+
+// shell adds a check that runs a script in the root.
+func (s *scene) shell(number int, id, expect, needs, script string) {
+	s.plan.Checks = append(s.plan.Checks, plan.Check{
+		ID: id, Case: number, Expect: expect, Needs: needs, Run: []string{"/bin/sh", "-c", script},
+	})
+}
+
+// madePackage is the source of a small package with maintainer scripts of each
+// kind that an installation runs.
+const madePackage = `set -e
+mkdir -p "$1/DEBIAN" "$1/usr/bin"
+printf '#!/bin/sh\necho made\n' >"$1/usr/bin/imaseal-lab-made"
+printf 'Package: imaseal-lab-made\nVersion: %s\nArchitecture: all\nMaintainer: nobody <nobody@example.org>\nDescription: made for a test\n' "$2" >"$1/DEBIAN/control"
+for script in preinst postinst prerm postrm; do
+	printf '#!/bin/sh\nset -e\nexit 0\n' >"$1/DEBIAN/$script"
+	chmod 755 "$1/DEBIAN/$script"
+done
+chmod 755 "$1/usr/bin/imaseal-lab-made"
+dpkg-deb --root-owner-group --build "$1" "$3"
+`
+
+// placePackages makes a small package in two versions and puts it into the root,
+// unsigned and signed.
+func (s *scene) placePackages(ctx context.Context) error {
+	dir := filepath.Join(s.root, "lab/made")
+	if _, err := os.Stat(dir); err == nil {
+		return nil
+	}
+	for _, d := range []string{"unsigned", "signed"} {
+		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
+			return err
+		}
+	}
+	key := s.key(s.kernel.systemKey)
+	for _, version := range []string{"1", "2"} {
+		work, err := os.MkdirTemp("", "imaseal-lab-")
+		if err != nil {
+			return err
+		}
+		defer os.RemoveAll(work)
+		deb := filepath.Join(dir, "unsigned", version+".deb")
+		if err := s.lab.run(ctx, "", nil, "sh", "-c", madePackage, "sh", work, version, deb); err != nil {
+			return err
+		}
+		if err := s.lab.run(ctx, "", nil, s.lab.imaseal, "sign", "--quiet", "--key", key.key, "--cert", key.cert,
+			"--output", filepath.Join(dir, "signed"), deb); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// throughHook is what runs dpkg with the hook in front of its own dpkg-deb.
+const throughHook = "export PATH=/usr/lib/imaseal:$PATH; "
+
+// unsignedIsRefused is case 4: the kernel or the policy refuses a package, and dpkg's
+// database is clean afterwards.
+func (s *scene) unsignedIsRefused(ctx context.Context) error {
+	if err := s.placePackages(ctx); err != nil {
+		return err
+	}
+	clean := `test -z "$(dpkg --audit)" && ! dpkg -s imaseal-lab-made >/dev/null 2>&1 && echo clean`
+	s.shell(4, "the policy refuses an unsigned package", plan.Denied, "it has no file signatures",
+		"echo unsigned = refuse >/etc/imaseal/install.conf.d/lab.conf; "+throughHook+"dpkg -i /lab/made/unsigned/1.deb")
+	s.shell(4, "dpkg is clean after it", plan.Allowed, "clean", clean)
+	s.shell(4, "the kernel refuses an unsigned preinst", plan.Denied, "Permission denied",
+		"rm /etc/imaseal/install.conf.d/lab.conf; "+throughHook+"dpkg -i /lab/made/unsigned/1.deb")
+	// dpkg runs the new postrm to undo what preinst did, which is refused as well.
+	s.shell(4, "dpkg forgets the package that the kernel refused", plan.Allowed, "clean",
+		"dpkg --force-remove-reinstreq --purge imaseal-lab-made; "+clean)
+	s.shell(4, "a signed package installs", plan.Allowed, "made", throughHook+"dpkg -i /lab/made/signed/1.deb && imaseal-lab-made")
+	s.shell(4, "a signed package upgrades", plan.Allowed, "made", throughHook+"dpkg -i /lab/made/signed/2.deb && imaseal-lab-made")
+	s.shell(4, "a signed package is removed and purged", plan.Allowed, "", "dpkg -r imaseal-lab-made && dpkg -P imaseal-lab-made")
+	return nil
+}
+
+// afterwardsIsTooLate is case 5: it shows why there is a hook.
+func (s *scene) afterwardsIsTooLate(ctx context.Context) error {
+	if err := s.placePackages(ctx); err != nil {
+		return err
+	}
+	s.shell(5, "plain dpkg can't run the preinst of a signed package", plan.Denied, "Permission denied",
+		"dpkg -i /lab/made/signed/1.deb; status=$?; imaseal apply imaseal-lab-made; exit $status")
+	return nil
+}
+
+// systemUpgrades is case 3: a minimal Debian 12 becomes a Debian 13.
+func (s *scene) systemUpgrades(ctx context.Context) error {
+	from, err := s.lab.script(ctx, "debian-root", "--upgrade", "bookworm", "trixie")
+	if err != nil {
+		return err
+	}
+	packages, err := s.lab.signed(ctx, "upgrade-trixie", from, s.key(s.kernel.systemKey))
+	if err != nil {
+		return err
+	}
+	repository := filepath.Join(s.root, "lab/repository")
+	if err := s.lab.run(ctx, "", nil, "cp", "-r", packages, repository); err != nil {
+		return err
+	}
+	index, err := s.lab.output(ctx, repository, "apt-ftparchive", "packages", ".")
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(repository, "Packages"), []byte(index), 0o644); err != nil {
+		return err
+	}
+	source := []byte("deb [trusted=yes] file:/lab/repository ./\n")
+	if err := os.WriteFile(filepath.Join(s.root, "etc/apt/sources.list"), source, 0o644); err != nil {
+		return err
+	}
+	s.shell(3, "apt reads the repository", plan.Allowed, "", "apt-get -q update")
+	s.shell(3, "apt full-upgrade from Debian 12 to 13", plan.Allowed, "",
+		"apt-get -q --yes -o APT::Install-Recommends=false -o Dpkg::Use-Pty=0 -o Dpkg::Options::=--force-unsafe-io -o Dpkg::Options::=--force-confnew full-upgrade")
+	s.shell(3, "it is Debian 13", plan.Allowed, "trixie", ". /etc/os-release && echo $VERSION_CODENAME")
+	s.shell(3, "dpkg is clean", plan.Allowed, "clean", `test -z "$(dpkg --audit)" && echo clean`)
+	s.shell(3, "imaseal check finds nothing wrong", plan.Allowed, "", "imaseal check")
+	return nil
+}
