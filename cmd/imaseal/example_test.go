@@ -61,6 +61,13 @@ func TestExamples(t *testing.T) {
 		"imaseal inspect":   {makeKeys, signAll},
 		"imaseal unsign":    {makeKeys, signAll},
 	}
+	// Those of commands that change a system run in a root of their own, in the test
+	// that is named.
+	elsewhere := map[string]string{
+		"imaseal hook enable":  "TestHookExamples",
+		"imaseal hook disable": "TestHookExamples",
+		"imaseal hook status":  "TestHookExamples",
+	}
 	var seen []string
 	var visit func(*cobra.Command)
 	visit = func(cmd *cobra.Command) {
@@ -75,6 +82,9 @@ func TestExamples(t *testing.T) {
 		}
 		seen = append(seen, cmd.CommandPath())
 		setup, ok := before[cmd.CommandPath()]
+		if elsewhere[cmd.CommandPath()] != "" {
+			return
+		}
 		if !ok {
 			t.Errorf("%s is not known to this test", cmd.CommandPath())
 			return
@@ -93,7 +103,7 @@ func TestExamples(t *testing.T) {
 		})
 	}
 	visit(newRootCommand())
-	if len(seen) != len(before) {
+	if len(seen) != len(before)+len(elsewhere) {
 		t.Errorf("only these commands were found: %v", seen)
 	}
 }
