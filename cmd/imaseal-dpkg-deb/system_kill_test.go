@@ -41,6 +41,7 @@ func newVictim(t *testing.T) (*root, *rand.Rand) {
 	r.write("etc/dpkg/dpkg.cfg.d/test", "force-unsafe-io\n", 0o644)
 	r.run("dpkg", "-i", deb("victim", "1", "all"))
 	r.check()
+	r.within = []string{"etc", "usr/bin", "usr/lib/victim", "var/lib/dpkg"}
 	seed := uint64(time.Now().UnixNano())
 	if given := os.Getenv("IMASEAL_TEST_SEED"); given != "" {
 		var err error
@@ -89,6 +90,8 @@ func TestDpkgIsKilled(t *testing.T) {
 		}
 		target = other(target)
 	}
+	r.within = nil
+	r.recovered("at the end", other(target))
 	t.Logf("%d kills in %v of an upgrade that takes %v; states that dpkg was left in: %v", kills, time.Since(start), duration, states)
 	if len(states) < 3 {
 		t.Errorf("the moments were too much alike: %v", states)
@@ -137,6 +140,7 @@ func TestHookIsKilled(t *testing.T) {
 		}
 	}
 	t.Logf("killed in %v: %v", time.Since(start), hits)
+	r.within = nil
 	r.run("dpkg", "-i", deb("victim", other(installed), "all"))
 	r.recovered("at the end", other(installed))
 }

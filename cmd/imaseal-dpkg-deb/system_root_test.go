@@ -59,6 +59,8 @@ type root struct {
 	path string
 	// excluded are files of packages that dpkg is told to leave out.
 	excluded []string
+	// within are the folders to which walks are restricted, where speed counts.
+	within []string
 	// memory is a folder of the host that is kept in memory.
 	memory string
 }
@@ -240,16 +242,22 @@ func (r *root) leftovers() []string {
 // walk visits what is in the root, without what is mounted for the kernel's sake.
 func (r *root) walk(visit func(path string, d fs.DirEntry)) {
 	r.t.Helper()
-	must(r.t, filepath.WalkDir(r.dir, func(name string, d fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		path := strings.TrimPrefix(strings.TrimPrefix(name, r.dir), "/")
-		switch path {
-		case "proc", "sys", "dev", strings.TrimPrefix(repositoryDir, "/"):
-			return filepath.SkipDir
-		}
-		visit(path, d)
-		return nil
-	}))
+	folders := r.within
+	if folders == nil {
+		folders = []string{""}
+	}
+	for _, folder := range folders {
+		must(r.t, filepath.WalkDir(r.name(folder), func(name string, d fs.DirEntry, err error) error {
+			if err != nil {
+				return err
+			}
+			path := strings.TrimPrefix(strings.TrimPrefix(name, r.dir), "/")
+			switch path {
+			case "proc", "sys", "dev", strings.TrimPrefix(repositoryDir, "/"):
+				return filepath.SkipDir
+			}
+			visit(path, d)
+			return nil
+		}))
+	}
 }

@@ -2,6 +2,7 @@ package main_test
 
 import (
 	"encoding/json"
+	"os"
 	"os/exec"
 	"strings"
 	"testing"
@@ -44,7 +45,14 @@ func (r *root) fullUpgrade(suite string) {
 	before := len(r.installed())
 	r.apt("update")
 	start := time.Now()
-	r.apt("full-upgrade")
+	w, out, err := r.watch(r.unlabelledConffile, aptGet("full-upgrade")...)
+	if err != nil {
+		r.t.Fatalf("full-upgrade to %s: %v\n%s", suite, err, tail(out))
+	}
+	if len(w.violations) > 0 || w.renames < 2000 || w.scripts < 80 {
+		r.t.Errorf("%d renames and %d scripts were right, and %d not: %q", w.renames, w.scripts, len(w.violations), w.violations[:min(20, len(w.violations))])
+	}
+	r.t.Logf("full-upgrade to %s: %d renames after their label, %d maintainer scripts run with theirs, none without", suite, w.renames, w.scripts)
 	if version := r.status("libc6"); !strings.Contains(version, "2.41") {
 		r.t.Errorf("libc6 is %s", version)
 	}
@@ -59,7 +67,19 @@ func (r *root) fullUpgrade(suite string) {
 // apt runs apt-get.
 func (r *root) apt(args ...string) {
 	r.t.Helper()
-	r.run(append([]string{"apt-get", "--yes", "--quiet=2", "-o", "Dpkg::Options::=--force-confnew"}, args...)...)
+	r.run(aptGet(args...)...)
+}
+
+// aptGet is a call of apt-get that asks nothing.
+func aptGet(args ...string) []string {
+	return append([]string{"apt-get", "--yes", "--quiet=2", "-o", "Dpkg::Options::=--force-confnew"}, args...)
+}
+
+// unlabelledConffile reports whether path is one of a conffile that gets no label.
+func (r *root) unlabelledConffile(path string) bool {
+	path = strings.TrimSuffix(strings.TrimPrefix(path, "/"), ".dpkg-dist")
+	info, err := os.Stat(r.name(path))
+	return err == nil && info.Mode()&0o111 == 0 && r.conffiles()[path]
 }
 
 // policy returns the version that the repository has of a package.

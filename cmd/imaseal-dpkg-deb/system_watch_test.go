@@ -98,7 +98,7 @@ func (w *watcher) before(c *call) string {
 	switch c.name {
 	case "rename", "renameat", "renameat2":
 		from, to := w.renamed(c)
-		if node := w.names[from]; strings.HasSuffix(from, ".dpkg-new") && !w.exempt(to) && (node == nil || !node.labelled && !node.special) {
+		if node := w.names[from]; strings.HasSuffix(from, ".dpkg-new") && (node == nil || !node.labelled && !node.special) && !w.exempt(to) {
 			return "renamed without a label: " + to
 		}
 	case "execve":
