@@ -38,6 +38,11 @@ type kernel struct {
 	limit time.Duration
 }
 
+// verifies reports whether the kernel knows the kind of signature that key makes.
+func (k *kernel) verifies(key signingKey) bool {
+	return k.ecdsa || strings.HasPrefix(key.name, "rsa")
+}
+
 // umlKernel returns kernel A.
 func (l *lab) umlKernel(ctx context.Context) (*kernel, error) {
 	program, err := l.uml(ctx)

@@ -16,13 +16,16 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 )
 
 const usage = `Boots kernels that enforce appraisal and asks them about files that imaseal signed.
 
   scripts/lab build          make kernels, packages and root file systems, once
-  scripts/lab run CASE...    run cases by number, or all; a table, and records in JSON lines
+  scripts/lab run [--kernel NAME]... CASE...
+                             run cases by number, or all, on kernel A, the named ones or
+                             all; prints a table, and where the records are
   scripts/lab list           list the cases and the kernels
   scripts/lab clean          remove everything that was made
 
@@ -54,7 +57,11 @@ func run(ctx context.Context, args []string) error {
 		return l.runCases(ctx, args[1:], os.Stdout)
 	case "list":
 		for _, c := range cases {
-			fmt.Printf("%d  %s\n", c.number, c.title)
+			fmt.Printf("case %d     %s\n", c.number, c.title)
+		}
+		fmt.Println("kernel A   Linux 6.12 as a program (User-Mode Linux), a CA built in, keyring .ima")
+		for _, s := range stocks {
+			fmt.Printf("kernel %-4s Debian's own of %s in QEMU, keyring _ima\n", s.name, s.suite)
 		}
 		return nil
 	case "clean":
@@ -65,31 +72,69 @@ func run(ctx context.Context, args []string) error {
 
 // buildAll makes what boots need.
 func (l *lab) buildAll(ctx context.Context) error {
-	_, err := l.umlKernel(ctx)
+	_, err := l.kernels(ctx, []string{"all"})
 	return err
 }
 
-// runCases boots a kernel with the cases whose numbers are given, all of them when
-// there are none or "all", and prints what came of it.
-func (l *lab) runCases(ctx context.Context, numbers []string, w io.Writer) error {
+// kernels returns the kernels of those names, kernel A when there are none, and all
+// for "all".
+func (l *lab) kernels(ctx context.Context, names []string) ([]*kernel, error) {
+	var found []*kernel
+	if len(names) == 0 || slices.Contains(names, "A") || slices.Contains(names, "all") {
+		k, err := l.umlKernel(ctx)
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, k)
+	}
+	for _, s := range stocks {
+		if !slices.Contains(names, s.name) && !slices.Contains(names, "all") {
+			continue
+		}
+		k, err := l.stockKernel(ctx, s)
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, k)
+	}
+	if len(found) == 0 {
+		return nil, fmt.Errorf("there is no kernel %s: see scripts/lab list", strings.Join(names, ", "))
+	}
+	return found, nil
+}
+
+// runCases boots kernels with cases: "--kernel NAME" and numbers of cases, all of
+// them when there are none or "all". It prints what came of it.
+func (l *lab) runCases(ctx context.Context, args []string, w io.Writer) error {
+	var names, numbers []string
+	for len(args) > 0 {
+		if args[0] == "--kernel" && len(args) > 1 {
+			names, args = append(names, args[1]), args[2:]
+			continue
+		}
+		numbers, args = append(numbers, args[0]), args[1:]
+	}
+	kernels, err := l.kernels(ctx, names)
+	if err != nil {
+		return err
+	}
 	r, err := l.openResults()
 	if err != nil {
 		return err
 	}
 	defer r.file.Close()
-	k, err := l.umlKernel(ctx)
-	if err != nil {
-		return err
-	}
-	if err := l.runOn(ctx, k, numbers, r); err != nil {
-		return err
+	var failed error
+	for _, k := range kernels {
+		if err := l.runOn(ctx, k, numbers, r); err != nil {
+			failed = errors.Join(failed, fmt.Errorf("kernel %s: %w", k.name, err))
+		}
 	}
 	wrong := r.print(w)
 	fmt.Fprintf(w, "records: %s\n", r.file.Name())
 	if wrong > 0 {
-		return fmt.Errorf("%d checks were not as expected", wrong)
+		failed = errors.Join(failed, fmt.Errorf("%d checks were not as expected", wrong))
 	}
-	return r.file.Close()
+	return errors.Join(failed, r.file.Close())
 }
 
 // runOn boots k with the cases of those numbers.
