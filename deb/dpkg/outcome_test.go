@@ -1,0 +1,280 @@
+package dpkg
+
+import (
+	"encoding/json"
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/imaseal/imaseal/sign"
+)
+
+// silently runs f with stderr going into a file, whose text it returns.
+func silently(t *testing.T, f func()) string {
+	t.Helper()
+	to, err := os.Create(filepath.Join(t.TempDir(), "stderr"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer to.Close()
+	was := os.Stderr
+	os.Stderr = to
+	defer func() { os.Stderr = was }()
+	f()
+	text, err := os.ReadFile(to.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+func TestOutcomeIsLogged(t *testing.T) {
+	system := t.TempDir()
+	must(t, os.MkdirAll(filepath.Join(system, "var/log"), 0o755))
+	must(t, os.MkdirAll(filepath.Join(system, "dev"), 0o755))
+	syslog, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(system, "dev/log"), Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer syslog.Close()
+	heard := func() string {
+		buf := make([]byte, 5000)
+		must(t, syslog.SetReadDeadline(time.Now().Add(5*time.Second)))
+		n, err := syslog.Read(buf)
+		must(t, err)
+		return string(buf[:n])
+	}
+
+	o := outcome{Package: "hello", Version: "1", Arch: "all", Root: "/", Result: resultLabelled, Labelled: 3, Scripts: 1, Microseconds: 12}
+	for range 150 {
+		o.skip("etc/x", reasonConffile)
+	}
+	if text := silently(t, func() { o.write(system) }); text != "" {
+		t.Errorf("stderr has %q without trouble", text)
+	}
+	if got := heard(); !strings.HasPrefix(got, "<30>imaseal-dpkg-deb[") || !strings.HasSuffix(got, "]: hello 1: labelled: 3 files, 1 maintainer scripts") {
+		t.Errorf("syslog has %q", got)
+	}
+	o = outcome{Package: "hello", Version: "1", Result: resultRefused, Problem: "a\nb\x1b[31m"}
+	o.warn("careful: %d", 7)
+	if text := silently(t, func() { o.tell(system); o.write(system) }); text != "imaseal: hello 1: warning: careful: 7\nimaseal: hello 1: refused: a?b?[31m\n" {
+		t.Errorf("stderr has %q", text)
+	}
+	if got := heard(); !strings.HasPrefix(got, "<28>") || !strings.HasSuffix(got, "careful: 7") {
+		t.Errorf("syslog has %q", got)
+	}
+	if got := heard(); !strings.HasPrefix(got, "<27>") || !strings.Contains(got, "refused: a?b") {
+		t.Errorf("syslog has %q", got)
+	}
+
+	name := filepath.Join(system, LogFile)
+	text, err := os.ReadFile(name)
+	must(t, err)
+	lines := strings.Split(strings.TrimSuffix(string(text), "\n"), "\n")
+	if len(lines) != 2 {
+		t.Fatalf("%d lines: %s", len(lines), text)
+	}
+	var first, second outcome
+	must(t, json.Unmarshal([]byte(lines[0]), &first))
+	must(t, json.Unmarshal([]byte(lines[1]), &second))
+	if first.Labelled != 3 || first.Skipped[reasonConffile] != 150 || len(first.SkippedFiles) != maxSkipped || first.SkippedFiles[0].Path != "etc/x" {
+		t.Errorf("%+v", first)
+	}
+	if _, err := time.Parse(time.RFC3339, first.Time); err != nil || second.Problem != o.Problem || len(second.Warnings) != 1 {
+		t.Errorf("%v, %+v", err, second)
+	}
+	info, err := os.Stat(name)
+	if err != nil || info.Mode().Perm()&0o027 != 0 {
+		t.Errorf("%v, %v", info.Mode(), err)
+	}
+}
+
+// A log that can't be written is no reason to fail, to wait, or to write elsewhere.
+func TestBrokenLogIsSilent(t *testing.T) {
+	for what, breakIt := range map[string]func(t *testing.T, name string){
+		"no folder": func(t *testing.T, name string) { must(t, os.RemoveAll(filepath.Dir(filepath.Dir(name)))) },
+		"a folder":  func(t *testing.T, name string) { must(t, os.Mkdir(name, 0o755)) },
+		"a pipe":    func(t *testing.T, name string) { must(t, unix.Mkfifo(name, 0o600)) },
+		"a link": func(t *testing.T, name string) {
+			must(t, os.Symlink(filepath.Join(filepath.Dir(name), "victim"), name))
+		},
+		"full disk": func(t *testing.T, name string) { must(t, os.Symlink("/dev/full", name)) },
+	} {
+		system := t.TempDir()
+		name := filepath.Join(system, LogFile)
+		must(t, os.MkdirAll(filepath.Dir(name), 0o755))
+		breakIt(t, name)
+		o := outcome{Package: "hello", Result: resultLabelled}
+		done := make(chan string)
+		go func() { done <- silently(t, func() { o.write(system) }) }()
+		select {
+		case text := <-done:
+			if text != "" {
+				t.Errorf("%s: stderr has %q", what, text)
+			}
+		case <-time.After(10 * time.Second):
+			t.Fatalf("%s: it waits", what)
+		}
+		if _, err := os.Lstat(filepath.Join(filepath.Dir(name), "victim")); err == nil {
+			t.Errorf("%s: the link was followed", what)
+		}
+	}
+}
+
+// decideOn returns what a configuration says of a package.
+func decideOn(t *testing.T, p *testPackage, key *testKey, config Config, certs ...[]byte) (decision, outcome) {
+	t.Helper()
+	dir, system := t.TempDir(), t.TempDir()
+	for i, der := range certs {
+		name := filepath.Join(system, CertificateFolders[0], string(rune('a'+i))+".der")
+		must(t, os.MkdirAll(filepath.Dir(name), 0o755))
+		must(t, os.WriteFile(name, der, 0o644))
+	}
+	p.unpack(t, key, dir)
+	h := &hook{system: system, config: config}
+	_, decided := h.decide(openTestControl(t, dir))
+	return decided, h.out
+}
+
+func TestDecisions(t *testing.T) {
+	key, other := newTestKey(t), newTestKey(t)
+	config := func(lines string) Config {
+		c := DefaultConfig()
+		if problems := ReadConfig(&c, "x", strings.NewReader(lines)); len(problems) > 0 {
+			t.Fatal(problems)
+		}
+		return c
+	}
+	unsigned := func() *testPackage { p := hello(); p.unsigned = true; return p }
+	bad := func() *testPackage {
+		p := hello()
+		p.control = replaced("postinst", func(f *testFile) { f.body += "evil\n" })
+		return p
+	}
+	otherVersion := func() *testPackage {
+		p := hello()
+		p.statement = func(s *sign.Statement) { s.Version = "0" }
+		return p
+	}
+	mine, theirs := [][]byte{key.der}, [][]byte{other.der}
+	for name, c := range map[string]struct {
+		p      *testPackage
+		config string
+		certs  [][]byte
+		want   decision
+		result result
+		says   string // in the problem, or else in a warning
+	}{
+		"unsigned, default":             {unsigned(), "", mine, decidePass, resultUnsigned, ""},
+		"unsigned, warn":                {unsigned(), "unsigned = warn", nil, decidePass, resultUnsigned, "it has no file signatures"},
+		"unsigned, refuse":              {unsigned(), "unsigned = refuse", nil, decideRefuse, resultRefused, "it has no file signatures: sign it"},
+		"unsigned, refuse, mode warn":   {unsigned(), "unsigned = refuse\nmode = warn", nil, decidePass, resultUnlabelled, "it has no file signatures"},
+		"unsigned, refuse, allowed":     {unsigned(), "unsigned = refuse\nallow = he*", nil, decidePass, resultUnsigned, ""},
+		"unsigned, warn, allowed":       {unsigned(), "unsigned = warn\nallow = he*", nil, decidePass, resultUnsigned, ""},
+		"unsigned, refuse, not allowed": {unsigned(), "unsigned = refuse\nallow = other", nil, decideRefuse, resultRefused, "no file signatures"},
+		"signed, no certificates":       {hello(), "", nil, decideLabel, "", ""},
+		"signed, verified":              {hello(), "", mine, decideLabel, "", ""},
+		"unknown key, default":          {hello(), "", theirs, decidePass, resultUnlabelled, "unknown key id"},
+		"unknown key, refuse":           {hello(), "unknown-key = refuse", theirs, decideRefuse, resultRefused, "unknown key id"},
+		"unknown key, refuse, warn":     {hello(), "unknown-key = refuse\nmode = warn", theirs, decidePass, resultUnlabelled, "unknown key id"},
+		"bad script":                    {bad(), "", mine, decideRefuse, resultRefused, "maintainer script postinst: bad signature"},
+		"bad script, no certificates":   {bad(), "", nil, decideLabel, "", ""}, // the kernel judges
+		"bad script, warn":              {bad(), "mode = warn", mine, decidePass, resultUnlabelled, "bad signature"},
+		"bad statement":                 {otherVersion(), "", nil, decideRefuse, resultRefused, "version is 1.0-1, but the statement says 0"},
+		"bad statement, warn":           {otherVersion(), "mode = warn", nil, decidePass, resultUnlabelled, "the statement says 0"},
+		"broken certificates":           {hello(), "unknown-key = refuse", [][]byte{[]byte("junk")}, decideRefuse, resultRefused, "unknown key id"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			decided, out := decideOn(t, c.p, key, config(c.config), c.certs...)
+			if decided != c.want || out.Result != c.result {
+				t.Errorf("decided %d, want %d; result %q, want %q; %+v", decided, c.want, out.Result, c.result, out)
+			}
+			said := strings.Join(append([]string{out.Problem}, out.Warnings...), "\n")
+			if c.says == "" && name != "broken certificates" && strings.TrimSpace(said) != "" || !strings.Contains(said, c.says) {
+				t.Errorf("it says %q, not %q", said, c.says)
+			}
+			if out.Package != "hello" || out.Version != "1.0-1" {
+				t.Errorf("of %q %q", out.Package, out.Version)
+			}
+			if verified := c.want == decideLabel && c.certs != nil; out.Verified != verified {
+				t.Errorf("verified: %v", out.Verified)
+			}
+		})
+	}
+}
+
+func TestScriptsAreLabelled(t *testing.T) {
+	s := newLabelScene(t)
+	tmp := filepath.Join(s.admin, "tmp.ci")
+	s.p.unpack(t, s.key, tmp)
+	h := &hook{call: call{adminDir: s.admin, root: s.root}, system: s.system, config: s.config}
+	if text := silently(t, func() {
+		if h.judge() != decideLabel {
+			t.Errorf("%+v", h.out)
+		}
+	}); text != "" {
+		t.Errorf("stderr has %q", text)
+	}
+	for _, name := range []string{"preinst", "postinst"} {
+		if !s.has(t, filepath.Join(tmp, name), "#!/bin/sh\nexit 0\n") {
+			t.Errorf("%s has no label", name)
+		}
+	}
+	if _, err := unix.Lgetxattr(filepath.Join(tmp, "control"), sign.XattrName, nil); err != unix.ENODATA {
+		t.Errorf("control has a label: %v", err)
+	}
+	root := openTestControl(t, tmp)
+	sealed, err := readSeal(root)
+	must(t, err)
+	if n := labelledScripts(root, sealed); n != 2 || h.out.Scripts != 2 {
+		t.Errorf("%d, %d scripts are labelled", n, h.out.Scripts)
+	}
+	// tmp.ci itself is no link to another folder.
+	must(t, os.Rename(tmp, tmp+".real"))
+	must(t, os.Symlink(tmp+".real", tmp))
+	silently(t, func() {
+		if h.judge() != decideRefuse || !strings.Contains(h.out.Problem, "is a link") {
+			t.Errorf("%+v", h.out)
+		}
+	})
+}
+
+func FuzzSeal(f *testing.F) {
+	key := newTestKey(f)
+	control, _ := hello().parts(f, key)
+	bodies := map[string]string{}
+	for _, m := range control {
+		bodies[strings.TrimPrefix(m.Name, "./")] = m.body
+	}
+	names := []string{"control", "conffiles", "ima-package", "ima-signatures", "ima-control-signatures", "preinst"}
+	f.Add(bodies[names[0]], bodies[names[1]], bodies[names[2]], bodies[names[3]], bodies[names[4]], bodies[names[5]])
+	f.Add(bodies[names[0]], "", "", "", "", "")
+	dir := f.TempDir()
+	f.Fuzz(func(t *testing.T, a, b, c, d, e, g string) {
+		for i, body := range []string{a, b, c, d, e, g} {
+			must(t, os.WriteFile(filepath.Join(dir, names[i]), []byte(body), 0o644))
+		}
+		root := openTestControl(t, dir)
+		s, err := readSeal(root)
+		if err != nil {
+			return
+		}
+		if s.statement == nil || s.name != s.statement.Package || s.version != s.statement.Version || s.arch != s.statement.Arch {
+			t.Errorf("%+v is taken", s)
+		}
+		for _, entry := range s.files {
+			if err := sign.CheckPath(entry.Path); err != nil {
+				t.Error(err)
+			}
+		}
+		if err := s.verify(key.keys, root); err != nil && !errors.Is(err, sign.ErrUnknownKey) && !errors.Is(err, sign.ErrBadSignature) {
+			t.Skip(err)
+		}
+	})
+}
