@@ -67,8 +67,8 @@ func applyFrom(ctx context.Context, out *output, o *applyOptions, s *installed.S
 	}
 	result.Reports = append(result.Reports, a.refused...)
 	result.Errors = append(result.Errors, a.errs...)
-	if a.elsewhere > 0 {
-		out.note("%s of --from not installed in this version", map[bool]string{true: "1 package is", false: fmt.Sprintf("%d packages are", a.elsewhere)}[a.elsewhere == 1])
+	if a.elsewhere > 0 && len(only) == 0 {
+		out.note("passed over, as not installed in this version: %s of --from", plural(int64(a.elsewhere), "package"))
 	}
 	return result, nil
 }
