@@ -36,7 +36,8 @@ mismatch, bad signature, not a regular file, bad statement, malformed, unsigned
 script. A problem is what the kernel may refuse: no label, missing, unknown key ID,
 extra label, conffile locked, unowned, changed meanwhile. A notice is as it may be
 and does not fail the check: conffile edited, conffile deleted, other key, local
-signature.`) + "\n" + exitStatusHelp,
+signature, no label possible (the content is right, the file system takes no
+labels).`) + "\n" + exitStatusHelp,
 		Example: examples(
 			`imaseal check`,
 			`imaseal check --cert keys/signing.crt openssh-server`,

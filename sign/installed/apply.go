@@ -155,17 +155,23 @@ func (a *applying) file(w *worker, t *task) {
 	}
 	t.counted = true
 	if isSignature(label) && !a.options.Replace {
-		if among(label, a.owners.values(t.file.Path)) {
+		switch {
+		case among(label, a.owners.values(t.file.Path)):
 			t.labelled = true
 			return
+		case !sameKey(label, t.file.Value):
+			t.find(KindKept, fmt.Sprintf("it carries a signature by key %s, which --replace would replace", keyOf(label)))
+			return
 		}
-		t.find(KindKept, fmt.Sprintf("it carries a signature by key %s, which --replace would replace", keyOf(label)))
-		return
+		// One by the same key is as good as the package's, or stale.
 	}
 	if !a.judge(w, t, f) || a.options.DryRun {
 		return
 	}
 	switch err := setLabel(f, label, t.file.Value); {
+	case errors.Is(err, xattr.ErrFileSystem):
+		t.changed = false
+		t.find(KindUnsupported, "")
 	case errors.Is(err, errChanging):
 		t.changed = false
 		t.find(KindChanging, err.Error())

@@ -163,6 +163,8 @@ func (c *checking) file(w *worker, t *task) {
 	if t.file.Value == nil && label == nil {
 		return
 	}
+	noLabels := errors.Is(err, xattr.ErrFileSystem)
+	t.counted = t.file.Value != nil
 	l, err := c.look(w, t.file, f, label)
 	switch {
 	case errors.Is(err, errChanging):
@@ -174,6 +176,7 @@ func (c *checking) file(w *worker, t *task) {
 	case t.file.Value == nil:
 		c.unsigned(t, l)
 	default:
+		l.noLabels = noLabels
 		c.signed(t, f, l)
 	}
 }
@@ -190,8 +193,9 @@ func (c *checking) missing(t *task) {
 
 // A look is what is known of a file after its content was read.
 type look struct {
-	label   []byte // the signature that it carries, nil when none
-	labelBy error  // nil when a trusted key made the label over this content
+	label    []byte // the signature that it carries, nil when none
+	noLabels bool   // there can be none: the file system takes none
+	labelBy  error  // nil when a trusted key made the label over this content
 	// own says that the content is the package's own; ownBy is why it can't be told
 	// by the signature, when the key is unknown.
 	own   bool
@@ -239,7 +243,6 @@ func (c *checking) signed(t *task, f *xattr.File, l *look) {
 	if errors.Is(l.ownBy, sign.ErrUnknownKey) {
 		t.unknown = l.key
 	}
-	t.counted = true
 	if !l.own {
 		c.changed(t, f, l)
 		return
@@ -250,9 +253,15 @@ func (c *checking) signed(t *task, f *xattr.File, l *look) {
 			t.counted = false
 			return
 		}
+		if l.noLabels {
+			t.find(KindUnsupported, "")
+			return
+		}
 		t.find(KindUnlabelled, "")
 	case bytes.Equal(l.label, t.file.Value), among(l.label, c.owners.values(t.file.Path)) && l.labelBy == nil:
 		t.labelled = true
+	case l.labelBy == nil && sameKey(l.label, t.file.Value):
+		t.labelled = true // made another time, or for another package that has the file too
 	case l.labelBy == nil:
 		t.labelled = true
 		t.find(KindOtherKey, "labelled by key "+keyOf(l.label)+", the package's is "+l.key)

@@ -38,6 +38,7 @@ const (
 	KindDeleted      Kind = "conffile deleted"   // likewise
 	KindOtherKey     Kind = "other key"          // another trusted key signed the same content
 	KindLocal        Kind = "local signature"    // a trusted key signed what no package signs
+	KindUnsupported  Kind = "no label possible"  // right, on a file system that takes no labels
 )
 
 // A Severity says how bad a finding is.
@@ -56,6 +57,7 @@ var severities = map[Kind]Severity{
 	KindNotRegular: Critical, KindStatement: Critical, KindMalformed: Critical, KindUnsigned: Critical,
 	KindError:  Failure,
 	KindEdited: Notice, KindDeleted: Notice, KindOtherKey: Notice, KindLocal: Notice,
+	KindUnsupported: Notice,
 }
 
 // Severity returns how bad a finding of this kind is.

@@ -81,8 +81,8 @@ func (s *System) read(ctx context.Context, names []string) (packages []*Package,
 	return packages, errs, ctx.Err()
 }
 
-// others returns the installed packages that have the name of a selected one and
-// are not selected: its instances for other architectures, which may share files.
+// others returns the installed packages that may share files with a selected one and
+// are not selected: those of its name, for other architectures, and any other RPM.
 func (s *System) others(ctx context.Context, selected []*Package) ([]*Package, error) {
 	var names []string
 	known := map[packageKey]bool{}
@@ -92,6 +92,9 @@ func (s *System) others(ctx context.Context, selected []*Package) ([]*Package, e
 	}
 	if len(names) == 0 {
 		return nil, nil
+	}
+	if selected[0].Format == "rpm" {
+		names = nil
 	}
 	all, _, err := s.read(ctx, names)
 	if err != nil {

@@ -145,6 +145,13 @@ func keyOf(label []byte) string {
 	return sig.KeyID.String()
 }
 
+// sameKey reports whether two labels name the same key.
+func sameKey(a, b []byte) bool {
+	x, errX := sign.ParseSignature(a)
+	y, errY := sign.ParseSignature(b)
+	return errX == nil && errY == nil && x.KeyID == y.KeyID
+}
+
 func among(value []byte, values [][]byte) bool {
 	for _, v := range values {
 		if bytes.Equal(value, v) {

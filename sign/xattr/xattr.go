@@ -24,6 +24,9 @@ var (
 	// system knows none, or the process may not (security.* takes CAP_SYS_ADMIN in
 	// the initial user namespace).
 	ErrUnsupported = errors.New("extended attributes are not supported here")
+	// ErrFileSystem is the ErrUnsupported of a file system, such as vfat, that takes
+	// no such attribute from anybody.
+	ErrFileSystem = fmt.Errorf("%w: the file system takes none", ErrUnsupported)
 	// ErrNoSpace says that the file system has no room for the attribute.
 	ErrNoSpace = errors.New("no space for an extended attribute")
 	// ErrNotRegular says that a name belongs to something that is no regular file.
@@ -191,9 +194,9 @@ func (f *File) wrap(op, attribute string, err error) error {
 	kind := err
 	switch err {
 	case unix.EOPNOTSUPP:
-		kind = fmt.Errorf("%w: the file system does not take %s", ErrUnsupported, attribute)
+		kind = ErrFileSystem
 	case unix.EPERM:
-		kind = fmt.Errorf("%w: %s takes CAP_SYS_ADMIN outside any container", ErrUnsupported, attribute)
+		kind = fmt.Errorf("%w: %s takes CAP_SYS_ADMIN outside any container, and a file that is not immutable", ErrUnsupported, attribute)
 	case unix.ENOSPC, unix.EDQUOT, unix.E2BIG:
 		kind = fmt.Errorf("%w: %w", ErrNoSpace, err)
 	}

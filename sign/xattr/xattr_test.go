@@ -220,6 +220,9 @@ func TestErrorsSayWhy(t *testing.T) {
 			t.Errorf("%v became %v", err, got)
 		}
 	}
+	if errors.Is(f.wrap("set", "security.ima", unix.EPERM), ErrFileSystem) || !errors.Is(f.wrap("set", "security.ima", unix.EOPNOTSUPP), ErrFileSystem) {
+		t.Error("what the file system does not take is not told from what the process may not")
+	}
 	if f.wrap("set", "security.ima", nil) != nil {
 		t.Error("success is an error")
 	}
