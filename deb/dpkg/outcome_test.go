@@ -1,8 +1,8 @@
 package dpkg
 
 import (
+	"crypto/sha256"
 	"encoding/json"
-	"errors"
 	"net"
 	"os"
 	"path/filepath"
@@ -245,6 +245,7 @@ func TestScriptsAreLabelled(t *testing.T) {
 	})
 }
 
+// FuzzSeal reads lists of signatures and of conffiles under a statement that holds.
 func FuzzSeal(f *testing.F) {
 	key := newTestKey(f)
 	control, _ := hello().parts(f, key)
@@ -252,29 +253,49 @@ func FuzzSeal(f *testing.F) {
 	for _, m := range control {
 		bodies[strings.TrimPrefix(m.Name, "./")] = m.body
 	}
-	names := []string{"control", "conffiles", "ima-package", "ima-signatures", "ima-control-signatures", "preinst"}
-	f.Add(bodies[names[0]], bodies[names[1]], bodies[names[2]], bodies[names[3]], bodies[names[4]], bodies[names[5]])
-	f.Add(bodies[names[0]], "", "", "", "", "")
+	f.Add(bodies["ima-signatures"], bodies["ima-control-signatures"], bodies["conffiles"])
+	f.Add("", "", "/etc/a\nremove-on-upgrade /etc/b\n")
 	dir := f.TempDir()
-	f.Fuzz(func(t *testing.T, a, b, c, d, e, g string) {
-		for i, body := range []string{a, b, c, d, e, g} {
-			must(t, os.WriteFile(filepath.Join(dir, names[i]), []byte(body), 0o644))
+	for _, name := range []string{"control", "preinst", "postinst"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(bodies[name]), 0o644); err != nil {
+			f.Fatal(err)
 		}
+	}
+	f.Fuzz(func(t *testing.T, files, scripts, conffiles string) {
+		s := &sign.Statement{Package: "hello", Version: "1.0-1", Arch: "all", Hash: sign.SHA256, Signature: []byte("x")}
+		write := func(name, body string) {
+			must(t, os.WriteFile(filepath.Join(dir, name), []byte(body), 0o644))
+		}
+		for name, body := range map[string]string{"control": bodies["control"], "conffiles": conffiles, "ima-signatures": files, "ima-control-signatures": scripts} {
+			if name != "control" {
+				write(name, body)
+			}
+			s.Members = append(s.Members, sign.MemberDigest{Name: name, SHA256: sha256.Sum256([]byte(body))})
+		}
+		s.Members = append(s.Members, sign.MemberDigest{Name: "data.tar"})
+		text, err := s.MarshalText()
+		must(t, err)
+		write("ima-package", string(text))
 		root := openTestControl(t, dir)
-		s, err := readSeal(root)
+		read, err := readSeal(root)
 		if err != nil {
+			if strings.Contains(err.Error(), "digest of") {
+				t.Errorf("the statement holds, and it says %v", err)
+			}
 			return
 		}
-		if s.statement == nil || s.name != s.statement.Package || s.version != s.statement.Version || s.arch != s.statement.Arch {
-			t.Errorf("%+v is taken", s)
-		}
-		for _, entry := range s.files {
-			if err := sign.CheckPath(entry.Path); err != nil {
+		for i, e := range append(read.files, read.control...) {
+			if err := sign.CheckPath(e.Path); err != nil {
 				t.Error(err)
 			}
+			if i < len(read.files) {
+				if at, ok := find(read.files, e.Path); !ok || at != i {
+					t.Errorf("%q is not found", e.Path)
+				}
+			}
 		}
-		if err := s.verify(key.keys, root); err != nil && !errors.Is(err, sign.ErrUnknownKey) && !errors.Is(err, sign.ErrBadSignature) {
-			t.Skip(err)
+		if len(read.control) != 2 {
+			t.Errorf("%d scripts have signatures, the package has 2", len(read.control))
 		}
 	})
 }
