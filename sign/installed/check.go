@@ -285,6 +285,7 @@ func (c *checking) changed(t *task, f *xattr.File, l *look) {
 	case t.file.Config && l.label == nil && executable(f):
 		t.find(KindEdited, "executable, and not signed: imaseal sign-file signs it with a key of your own")
 	case t.file.Config && l.label == nil:
+		t.counted = takesConffile(c.options.Conffiles, f)
 		t.find(KindEdited, "")
 	case t.file.Config && l.labelBy == nil:
 		t.labelled = true
