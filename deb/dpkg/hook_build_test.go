@@ -85,7 +85,7 @@ type testFile struct {
 const testTime = 1700000000
 
 func plainFile(name, body string, mode int64) testFile {
-	return testFile{tar.Header{Name: "./" + name, Typeflag: tar.TypeReg, Mode: mode, Size: int64(len(body)), ModTime: time.Unix(testTime, 0)}, body}
+	return testFile{tar.Header{Name: "./" + name, Typeflag: tar.TypeReg, Mode: mode, ModTime: time.Unix(testTime, 0)}, body}
 }
 
 func special(kind byte, name, link string) testFile {
@@ -107,6 +107,7 @@ func tarOf(t testing.TB, files []testFile) []byte {
 	w := tar.NewWriter(&b)
 	for _, f := range files {
 		f.Format = tar.FormatGNU
+		f.Size = int64(len(f.body))
 		if err := w.WriteHeader(&f.Header); err != nil {
 			t.Fatal(err)
 		}
@@ -155,6 +156,18 @@ func hello() *testPackage {
 			plainFile("usr/share/hello/"+strings.Repeat("long", 40), "long", 0o644),
 		),
 	}
+}
+
+// file returns the file or member of that name.
+func (p *testPackage) file(name string) *testFile {
+	for _, files := range [][]testFile{p.files, p.members} {
+		for i := range files {
+			if files[i].Name == "./"+name {
+				return &files[i]
+			}
+		}
+	}
+	panic("no file " + name)
 }
 
 // parts returns the members of the control archive, and the data archive.

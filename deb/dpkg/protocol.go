@@ -71,9 +71,10 @@ func (c *caller) call() (found call, ok bool) {
 	return found, isDpkg(program) || isDpkg(comm)
 }
 
-// isDpkg takes dpkg under the name that dpkg-divert may have given it, too.
+// isDpkg takes dpkg under the names, too, that it is given where something else stands
+// in its place.
 func isDpkg(name string) bool {
-	return name == "dpkg" || strings.HasPrefix(name, "dpkg.")
+	return name == "dpkg" || name == "dpkg.distrib" || name == "dpkg.real"
 }
 
 // currentCaller returns the caller of this process.
