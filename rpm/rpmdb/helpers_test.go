@@ -147,15 +147,6 @@ var signer = sync.OnceValue(func() *sign.Signer {
 	return s
 })
 
-func trusted(t testing.TB) *sign.TrustedKeys {
-	t.Helper()
-	keys := new(sign.TrustedKeys)
-	if err := keys.Add(signer().KeyID(), signer().Public()); err != nil {
-		t.Fatal(err)
-	}
-	return keys
-}
-
 // signed signs the files of a package in place and returns its manifest.
 func signed(t testing.TB, path string) *sign.Manifest {
 	t.Helper()
