@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/imaseal/imaseal/rpm"
 	"github.com/imaseal/imaseal/sign"
 	"github.com/imaseal/imaseal/sign/installed"
 	"github.com/imaseal/imaseal/sign/xattr"
@@ -365,5 +366,29 @@ func TestSignaturesThatRPMTakesNot(t *testing.T) {
 		if n != c.n || (err == nil) != (c.err == "") || err != nil && !strings.Contains(err.Error(), c.err) {
 			t.Errorf("%s: %d values, %v", name, n, err)
 		}
+	}
+}
+
+// TestStates: what rpm's states say of a file that is there.
+func TestStates(t *testing.T) {
+	digest := []byte{1}
+	regular := rpm.InstalledFile{Path: "usr/lib/x", Regular: true, Digest: digest}
+	for state, want := range map[int64]struct{ ok, optional, digest, fails bool }{
+		stateNormal:       {ok: true, digest: true},
+		stateReplaced:     {},
+		stateNotInstalled: {ok: true, optional: true, digest: true},
+		stateNetShared:    {ok: true, optional: true},
+		stateWrongColor:   {},
+		5:                 {fails: true},
+		-1:                {fails: true},
+		255:               {fails: true},
+	} {
+		f, ok, err := fileOf(regular, state)
+		if ok != want.ok || (err != nil) != want.fails || ok && (f.Optional != want.optional || (f.Digest != nil) != want.digest || f.Path != regular.Path) {
+			t.Errorf("state %d: %+v, %v, %v", state, f, ok, err)
+		}
+	}
+	if _, ok, err := fileOf(rpm.InstalledFile{Path: "usr/lib"}, stateNormal); ok || err != nil {
+		t.Errorf("a folder: %v, %v", ok, err)
 	}
 }

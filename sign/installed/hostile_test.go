@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -272,5 +273,55 @@ func TestSharedByPackagesOfOtherNames(t *testing.T) {
 	wantFindings(t, r)
 	if s.label("usr/share/licence") == nil || s.label("usr/bin/a") != nil {
 		t.Error("the label that another package has for the file, too, was removed, or none was")
+	}
+}
+
+// TestNamesThatChangeMeanwhile: somebody renames files and folders under apply as fast
+// as he can. What gets a label is the one inode that was read, or nothing.
+func TestNamesThatChangeMeanwhile(t *testing.T) {
+	s := newScene(t)
+	s.install("a", map[string]string{"srv/pub/a": "GOOD", "srv/pub/b": "GOOD"})
+	away := t.TempDir()
+	at := func(path string) string { return filepath.Join(s.dir, path) }
+	for path, content := range map[string]string{at("good"): "GOOD", at("evil"): "EVIL", away + "/a": "GOOD", away + "/b": "GOOD"} {
+		if err := os.WriteFile(path, []byte(content), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink(away, at("srv/link")); err != nil {
+		t.Fatal(err)
+	}
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for i := 0; ; i++ {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			os.Link(at([]string{"good", "evil"}[i%2]), at("srv/pub/new"))
+			os.Rename(at("srv/pub/new"), at("srv/pub/a"))
+			unix.Renameat2(unix.AT_FDCWD, at("srv/link"), unix.AT_FDCWD, at("srv/pub"), unix.RENAME_EXCHANGE)
+			unix.Renameat2(unix.AT_FDCWD, at("srv/link"), unix.AT_FDCWD, at("srv/pub"), unix.RENAME_EXCHANGE)
+		}
+	}()
+	system, labelled := s.system(), 0
+	for until := time.Now().Add(300 * time.Millisecond); time.Now().Before(until); {
+		r, err := system.Apply(t.Context(), nil, ApplyOptions{Keys: s.keys, Replace: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		labelled += r.Reports[0].Changed
+	}
+	close(stop)
+	<-stopped
+	if labelled == 0 {
+		t.Error("nothing was ever labelled: the test shows nothing")
+	}
+	for _, path := range []string{at("evil"), away + "/a", away + "/b"} {
+		if n, err := unix.Getxattr(path, sign.XattrName, nil); err != unix.ENODATA {
+			t.Errorf("%s has a label of %d bytes: %v", path, n, err)
+		}
 	}
 }
