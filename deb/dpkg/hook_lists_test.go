@@ -88,33 +88,34 @@ func TestStatoverrides(t *testing.T) {
 }
 
 func TestAccounts(t *testing.T) {
-	root := t.TempDir()
-	if err := os.Mkdir(filepath.Join(root, "etc"), 0o755); err != nil {
-		t.Fatal(err)
-	}
+	root, system := t.TempDir(), t.TempDir()
 	for name, text := range map[string]string{
-		"passwd": "root:x:0:0::/:/bin/sh\nmail:x:8:8:::\nbad\nmail:x:9:9:::\n+nis\nhuge:x:99999999999:1:::\n", "group": "mail:x:80:\n",
+		root + "/etc/passwd":   "root:x:0:0::/:/bin/sh\nmail:x:8:8:::\nbad\nmail:x:9:9:::\n+nis\nhuge:x:99999999999:1:::\n",
+		root + "/etc/group":    "mail:x:80:\n",
+		system + "/etc/passwd": "mail:x:18:8:::\nsystem:x:19:1:::\n",
 	} {
-		if err := os.WriteFile(filepath.Join(root, "etc", name), []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
+		must(t, os.MkdirAll(filepath.Dir(name), 0o755))
+		must(t, os.WriteFile(name, []byte(text), 0o644))
 	}
-	a := openAccounts(root)
+	a := openAccounts(root, system)
 	for _, c := range []struct {
-		name      string
-		otherwise int64
-		want      int64
-	}{{"mail", 5, 8}, {"root", 0, 0}, {"root", 7, 0}, {"nobody-here", 7, 7}, {"", 7, 7}, {"#12", 7, 12}, {"#x", 7, 7}, {"huge", 7, 7}} {
-		if got := a.uid(c.name, c.otherwise); got != c.want {
-			t.Errorf("user %q is %d, not %d", c.name, got, c.want)
+		id     uint32
+		name   string
+		number int64
+		want   bool
+	}{
+		{8, "mail", 5, true}, {18, "mail", 5, true}, {9, "mail", 5, false}, {5, "mail", 5, false},
+		{19, "system", 7, true}, {7, "system", 7, true}, {8, "system", 7, false},
+		{0, "root", 0, true}, {1, "root", 0, false}, {0, "root", 7, true},
+		{7, "nobody-here", 7, true}, {0, "nobody-here", 7, false}, {7, "", 7, true}, {0, "", 7, false},
+		{12, "#12", 7, true}, {7, "#12", 7, false}, {7, "#x", 7, true}, {7, "huge", 7, true},
+	} {
+		if got := a.isUser(c.id, c.name, c.number); got != c.want {
+			t.Errorf("user %q (%d) may be %d: %v", c.name, c.number, c.id, got)
 		}
 	}
-	if a.gid("mail", 5) != 80 {
+	if !a.isGroup(80, "mail", 5) || a.isGroup(8, "mail", 5) {
 		t.Error("group mail is not 80")
-	}
-	// A root that has no accounts yet has those of the running system.
-	if got := openAccounts(t.TempDir()).uid("root", 7); got != 0 {
-		t.Errorf("root is %d", got)
 	}
 }
 

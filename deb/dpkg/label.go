@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 
@@ -55,7 +56,7 @@ func (h *hook) openInstallation(s *seal) (*installation, error) {
 	if err != nil {
 		return nil, err
 	}
-	in := &installation{hook: h, seal: s, on: on, diversions: new(Diversions), accounts: openAccounts(h.root)}
+	in := &installation{hook: h, seal: s, on: on, diversions: new(Diversions), accounts: openAccounts(h.root, h.system)}
 	err = readList(h.adminDir, DiversionsFile, func(r io.Reader) (err error) {
 		in.diversions, err = ReadDiversions(r)
 		return err
@@ -116,7 +117,7 @@ func (in *installation) isLeftConffile(t *target) bool {
 		isConffile = isConffile || in.seal.conffiles[path]
 	}
 	mode := t.mode
-	if o, ok := in.overrides[t.path]; ok {
+	if o, ok := in.overrides[t.last()]; ok {
 		mode = o.mode
 	}
 	return isConffile && (in.config.LabelConffiles == ConffilesNone || mode&0o111 == 0)
@@ -247,17 +248,25 @@ func (in *installation) check(stat *unix.Stat_t, t *target) error {
 		return nil
 	}
 	user, group, mode := t.user, t.group, t.mode
-	if o, ok := in.overrides[t.path]; ok {
+	if o, ok := in.overrides[t.last()]; ok {
 		user, group, mode = o.user, o.group, o.mode
 	}
-	if uid := in.accounts.uid(user, t.uid); int64(stat.Uid) != uid {
-		return differ("owner", stat.Uid, uid)
+	if !in.accounts.isUser(stat.Uid, user, t.uid) {
+		return differ("owner", stat.Uid, owner(user, t.uid))
 	}
-	if gid := in.accounts.gid(group, t.gid); int64(stat.Gid) != gid {
-		return differ("group", stat.Gid, gid)
+	if !in.accounts.isGroup(stat.Gid, group, t.gid) {
+		return differ("group", stat.Gid, owner(group, t.gid))
 	}
 	if is := int64(stat.Mode & 0o7777); is != mode {
 		return differ("mode", fmt.Sprintf("%04o", is), fmt.Sprintf("%04o", mode))
 	}
 	return nil
+}
+
+// owner says whom a file is to belong to.
+func owner(name string, number int64) string {
+	if name == "" {
+		return strconv.FormatInt(number, 10)
+	}
+	return name
 }

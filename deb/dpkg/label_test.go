@@ -293,7 +293,7 @@ func TestFoldersAreFollowedBelowTheRootOnly(t *testing.T) {
 func TestNamesAndModesOfTheAdministrator(t *testing.T) {
 	s := newLabelScene(t)
 	s.write(t, filepath.Join(s.admin, "diversions"), "/usr/share/hello/empty\n/usr/share/hello/empty.moved\nother\n")
-	s.write(t, filepath.Join(s.admin, "statoverride"), "#12 #34 2755 /usr/bin/hello\n")
+	s.write(t, filepath.Join(s.admin, "statoverride"), "#12 #34 2755 /usr/bin/hi\n")
 	empty := filepath.Join(s.root, "usr/share/hello/empty")
 	err := s.label(t, func() {
 		must(t, os.Rename(empty+unpackedSuffix, empty+".moved"+unpackedSuffix))
@@ -309,8 +309,8 @@ func TestNamesAndModesOfTheAdministrator(t *testing.T) {
 	}
 	// The override makes what the archive says wrong.
 	s = newLabelScene(t)
-	s.write(t, filepath.Join(s.admin, "statoverride"), "#12 #34 2755 /usr/bin/hello\n")
-	if err := s.label(t, nil); err == nil || !strings.Contains(err.Error(), "owner 0 instead of 12") {
+	s.write(t, filepath.Join(s.admin, "statoverride"), "#12 #34 2755 /usr/bin/hi\n")
+	if err := s.label(t, nil); err == nil || !strings.Contains(err.Error(), "owner 0 instead of #12") {
 		t.Error(err)
 	}
 	// A list that can't be read is no reason to guess.

@@ -37,7 +37,8 @@ type target struct {
 	path  string
 	value []byte   // nil of a file without a signature
 	links []string // further names of the inode
-	// What dpkg makes of it, before overrides.
+	// What dpkg makes of it, before overrides. Owner, mode and time are those of the
+	// last name, as dpkg sets them for a hard link once more.
 	size, mode, modTime int64
 	uid, gid            int64
 	user, group         string
@@ -78,10 +79,8 @@ func (p *payload) enter(path string, h *dpkgtar.Header) error {
 	}
 	switch h.Kind {
 	case tar.TypeReg:
-		t := target{
-			path: path, value: value, size: h.Size, mode: h.Mode & 0o7777, modTime: h.ModTime,
-			uid: h.UID, gid: h.GID, user: h.User, group: h.Group,
-		}
+		t := target{path: path, value: value, size: h.Size}
+		t.take(h)
 		if p.shared[path] || p.seal.conffiles[path] {
 			t.digest = &hashed{hash: sha256.New()}
 			p.current = t.digest
@@ -94,13 +93,13 @@ func (p *payload) enter(path string, h *dpkgtar.Header) error {
 		}
 		p.targets = append(p.targets, t)
 	case tar.TypeLink:
-		return p.link(path, carrier, value)
+		return p.link(path, carrier, value, h)
 	}
 	return nil
 }
 
 // link adds a further name to a target.
-func (p *payload) link(path, carrier string, value []byte) error {
+func (p *payload) link(path, carrier string, value []byte, h *dpkgtar.Header) error {
 	if p.carrier == nil {
 		p.carrier = map[string]int{}
 		for i, t := range p.targets {
@@ -109,6 +108,7 @@ func (p *payload) link(path, carrier string, value []byte) error {
 	}
 	t := &p.targets[p.carrier[carrier]]
 	t.links = append(t.links, path)
+	t.take(h)
 	if value == nil {
 		return nil
 	}
@@ -117,6 +117,20 @@ func (p *payload) link(path, carrier string, value []byte) error {
 	}
 	t.value = value
 	return nil
+}
+
+// take takes from an entry what dpkg sets for its name.
+func (t *target) take(h *dpkgtar.Header) {
+	t.mode, t.modTime = h.Mode&0o7777, h.ModTime
+	t.uid, t.gid, t.user, t.group = h.UID, h.GID, h.User, h.Group
+}
+
+// last returns the name of which dpkg set owner and mode last.
+func (t *target) last() string {
+	if len(t.links) > 0 {
+		return t.links[len(t.links)-1]
+	}
+	return t.path
 }
 
 // content takes the next piece of the current file.

@@ -110,7 +110,7 @@ func (in *installation) labelKept(t *target) {
 		return // there is none yet, or it is no file
 	}
 	defer f.Close()
-	if f.Stat().Nlink != 1 || int64(f.Stat().Uid) != in.accounts.uid(t.user, t.uid) {
+	if f.Stat().Nlink != 1 || !in.accounts.isUser(f.Stat().Uid, t.user, t.uid) {
 		return
 	}
 	has, err := f.Get(sign.XattrName)

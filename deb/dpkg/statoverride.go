@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -41,55 +40,63 @@ func readStatoverrides(r io.Reader) (map[string]statoverride, error) {
 	return found, nil
 }
 
-// An accounts knows the users and groups of a system by its files, as dpkg does
-// (lib/dpkg/sysuser.c): those of the root, or of the running system where the root has
-// none yet.
+// An accounts knows the users and groups by whose names dpkg gives files away. dpkg 1.21
+// asks the running system, later ones the files of the root where it has them
+// (lib/dpkg/sysuser.c), so a name may stand for two numbers.
 type accounts struct {
-	root  string
-	users map[string]int64
-	group map[string]int64
+	folders []string // with passwd and group, that of the root first
+	known   map[string]map[string]int64
 }
 
-// openAccounts returns the accounts of root. Reading them is put off until a name that
-// is not root's is asked for.
-func openAccounts(root string) *accounts { return &accounts{root: root} }
-
-// uid returns the number of a user, or else, which is what the archive says.
-func (a *accounts) uid(name string, otherwise int64) int64 {
-	return lookUp(&a.users, a.root, "/etc/passwd", name, otherwise)
+// openAccounts returns the accounts of root and of system. Reading them is put off until
+// a name that is not root's is asked for.
+func openAccounts(root, system string) *accounts {
+	return &accounts{folders: []string{filepath.Join(root, "etc"), filepath.Join(system, "etc")}, known: map[string]map[string]int64{}}
 }
 
-// gid is uid for groups.
-func (a *accounts) gid(name string, otherwise int64) int64 {
-	return lookUp(&a.group, a.root, "/etc/group", name, otherwise)
+// isUser reports whether a user of that name, or of the number where the name is not
+// known, may have the number id.
+func (a *accounts) isUser(id uint32, name string, number int64) bool {
+	return a.is("passwd", id, name, number)
 }
 
-func lookUp(known *map[string]int64, root, file, name string, otherwise int64) int64 {
-	if number, ok := strings.CutPrefix(name, "#"); ok {
-		if id, err := strconv.ParseUint(number, 10, 32); err == nil {
-			return int64(id)
+// isGroup is isUser for groups.
+func (a *accounts) isGroup(id uint32, name string, number int64) bool {
+	return a.is("group", id, name, number)
+}
+
+func (a *accounts) is(file string, id uint32, name string, number int64) bool {
+	if digits, ok := strings.CutPrefix(name, "#"); ok {
+		if n, err := strconv.ParseUint(digits, 10, 32); err == nil {
+			return uint32(n) == id
 		}
 	}
-	if name == "" || name == "root" && otherwise == 0 {
-		return otherwise
+	if name == "" || name == "root" && number == 0 {
+		return int64(id) == number
 	}
-	if *known == nil {
-		*known = readAccounts(root, file)
+	for _, folder := range a.folders {
+		path := filepath.Join(folder, file)
+		known, ok := a.known[path]
+		if !ok {
+			known = readAccounts(path)
+			a.known[path] = known
+		}
+		n, ok := known[name]
+		if !ok {
+			n = number
+		}
+		if n == int64(id) {
+			return true
+		}
 	}
-	if id, ok := (*known)[name]; ok {
-		return id
-	}
-	return otherwise
+	return false
 }
 
 // readAccounts reads the names and numbers of a file like /etc/passwd. Lines that are
 // none are passed over.
-func readAccounts(root, file string) map[string]int64 {
+func readAccounts(path string) map[string]int64 {
 	known := map[string]int64{}
-	f, err := openPlain(filepath.Join(root, file))
-	if errors.Is(err, fs.ErrNotExist) {
-		f, err = os.Open(file)
-	}
+	f, err := openPlain(path)
 	if err != nil {
 		return known
 	}
