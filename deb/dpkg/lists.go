@@ -36,7 +36,7 @@ func parseList(text []byte) ([]string, error) {
 		}
 		clean := relative(name)
 		if clean == "" || name[0] != '/' {
-			return nil, fmt.Errorf("line %d: no file is called %q", number, name)
+			return nil, fmt.Errorf("line %d: no file is called %.200q", number, name)
 		}
 		if dir := path.Dir(clean); dir != last {
 			folders[dir], last = true, dir

@@ -107,10 +107,10 @@ func (r *record) set(field, value string) {
 // check refuses names that would lead out of the info database.
 func (r *record) check() error {
 	if !plainName(r.name) {
-		return fmt.Errorf("a package cannot be called %q", r.name)
+		return fmt.Errorf("a package cannot be called %.200q", r.name)
 	}
 	if r.arch != "" && !plainName(r.arch) {
-		return fmt.Errorf("package %s: an architecture cannot be called %q", r.name, r.arch)
+		return fmt.Errorf("package %s: an architecture cannot be called %.200q", r.name, r.arch)
 	}
 	return nil
 }
@@ -131,13 +131,13 @@ func parseConffile(line string) (c conffile, ok bool, err error) {
 	gone := ok
 	name := relative(rest)
 	if name == "" {
-		return c, false, fmt.Errorf("no conffile is called %q", rest)
+		return c, false, fmt.Errorf("no conffile is called %.200q", rest)
 	}
 	c.path = name
 	if sum, err := hex.DecodeString(digest); err == nil && len(sum) == 16 {
 		c.md5 = sum
 	} else if digest != "newconffile" {
-		return c, false, fmt.Errorf("conffile %q has the digest %q", name, digest)
+		return c, false, fmt.Errorf("conffile %.200q has the digest %.200q", name, digest)
 	}
 	return c, !gone, nil
 }
