@@ -177,8 +177,19 @@ func plugin(t *testing.T) []string {
 // TestRPMPlugin: what rpm's plugin labels is what check wants, and what apply would
 // have set.
 func TestRPMPlugin(t *testing.T) {
-	options := plugin(t)
-	r := newRPMRoot(t, "rpm")
+	t.Run("sqlite", func(t *testing.T) { testPlugin(t, newRPMRoot(t, "rpm"), plugin(t)) })
+	t.Run("ndb rpm 6", func(t *testing.T) {
+		rpm := rpm6(t)
+		dir := filepath.Join(filepath.Dir(filepath.Dir(rpm)), "lib/rpm-plugins")
+		if !exists(dir + "/ima.so") {
+			t.Skipf("no ima.so in %s", dir)
+		}
+		options := []string{"--define", "__plugindir " + dir, "--define", "__transaction_ima %{__plugindir}/ima.so"}
+		testPlugin(t, newRPMRoot(t, rpm, "--define", "_db_backend ndb"), options)
+	})
+}
+
+func testPlugin(t *testing.T, r *rpmRoot, options []string) {
 	r.install(append(options, r.hello("1"))...)
 	byPlugin := r.labels()
 	if len(byPlugin) != labelled {
