@@ -50,6 +50,9 @@ func (t *TrustedKeys) Add(id KeyID, pub crypto.PublicKey) error {
 	return nil
 }
 
+// Has reports whether a key is trusted under id.
+func (t *TrustedKeys) Has(id KeyID) bool { return len(t.keys[id]) > 0 }
+
 // VerifyDigest returns nil when a trusted key made s over digest, otherwise
 // [ErrUnknownKey] or [ErrBadSignature], wrapped with the reason.
 func (t *TrustedKeys) VerifyDigest(s Signature, digest []byte) error {

@@ -162,7 +162,7 @@ func (o *output) printSystemTable(r *systemResult, changed string) error {
 		switch {
 		case !p.Signed && p.Verdict == verdictOK && r.Packages > 1:
 			continue
-		case r.Signed > shownPackages && !o.verbose && p.Verdict == verdictOK && p.Changed == 0:
+		case r.Signed > shownPackages && !o.verbose && p.Verdict == verdictOK:
 			left++
 			continue
 		}

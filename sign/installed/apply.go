@@ -207,7 +207,11 @@ func (a *applying) judge(w *worker, t *task, f *xattr.File) bool {
 		t.find(KindUnjudged, "the database records no digest of it: give the certificate of key "+sig.KeyID.String()+" (--cert)")
 		return false
 	}
-	found, err := w.digest(f, sig.Hash, t.file.Hash)
+	by := sig.Hash
+	if t.recordedOnly {
+		by = t.file.Hash
+	}
+	found, err := w.digest(f, by)
 	switch {
 	case errors.Is(err, errChanging):
 		t.find(KindChanging, err.Error())
