@@ -32,6 +32,8 @@ type kernel struct {
 	systemKey string
 	// modules are loaded first; in a kernel of our own everything is built in.
 	modules map[string][]byte
+	// other is a module, a file, that is not needed; "" when there is none.
+	other string
 	// command returns the program that boots it.
 	command func(ctx context.Context, initramfs, image, scratch string) *exec.Cmd
 	// limit is how long a boot and its checks may take.

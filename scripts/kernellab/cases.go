@@ -29,10 +29,13 @@ type scene struct {
 	files  map[string][]byte
 }
 
-// execPolicy appraises all that is executed from the root file system. The
+// execPolicy appraises, and measures, all that is executed from the root file system. The
 // initramfs is exempt by its not being that: its file system has no attributes.
 const execPolicy = "appraise func=BPRM_CHECK appraise_type=imasig fsuuid=" + imageUUID + "\n" +
-	"appraise func=MMAP_CHECK mask=MAY_EXEC appraise_type=imasig fsuuid=" + imageUUID + "\n"
+	"appraise func=MMAP_CHECK mask=MAY_EXEC appraise_type=imasig fsuuid=" + imageUUID + "\n" +
+	"appraise func=MODULE_CHECK appraise_type=imasig fsuuid=" + imageUUID + "\n" +
+	"measure func=BPRM_CHECK fsuuid=" + imageUUID + "\n" +
+	"measure func=MMAP_CHECK mask=MAY_EXEC fsuuid=" + imageUUID + "\n"
 
 // newScene begins a boot of k on a root of suite.
 func (l *lab) newScene(ctx context.Context, k *kernel, root, suite string) (*scene, error) {

@@ -6,7 +6,13 @@ import (
 	"path/filepath"
 
 	"github.com/imaseal/imaseal/scripts/kernellab/plan"
+	"github.com/imaseal/imaseal/sign"
 )
+
+// A skip is why a case can't be run on a kernel.
+type skip string
+
+func (s skip) Error() string { return "skipped: " + string(s) }
 
 // shell adds a check that runs a script in the root.
 func (s *scene) shell(number int, id, expect, needs, script string) {
@@ -125,5 +131,66 @@ func (s *scene) systemUpgrades(ctx context.Context) error {
 	s.shell(3, "it is Debian 13", plan.Allowed, "trixie", ". /etc/os-release && echo $VERSION_CODENAME")
 	s.shell(3, "dpkg is clean", plan.Allowed, "clean", `test -z "$(dpkg --audit)" && echo clean`)
 	s.shell(3, "imaseal check finds nothing wrong", plan.Allowed, "", "imaseal check")
+	return nil
+}
+
+// moduleLoads is case 6: a module of a signed package loads, a changed one does not.
+func (s *scene) moduleLoads(ctx context.Context) error {
+	if s.kernel.other == "" {
+		return skip("this kernel has no modules")
+	}
+	work, err := os.MkdirTemp("", "imaseal-lab-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(work)
+	deb := filepath.Join(work, "module_1_all.deb")
+	if err := s.lab.run(ctx, "", nil, "sh", "-c", moduleSource, "sh", filepath.Join(work, "tree"), s.kernel.other, deb); err != nil {
+		return err
+	}
+	key := s.key(s.kernel.systemKey)
+	if err := s.lab.run(ctx, "", nil, s.lab.imaseal, "sign", "--quiet", "--key", key.key, "--cert", key.cert, deb); err != nil {
+		return err
+	}
+	if err := s.unpack(ctx, deb, "/lab/module"); err != nil {
+		return err
+	}
+	module, err := os.ReadFile(filepath.Join(s.root, "lab/module/usr/lib/imaseal-lab.ko"))
+	if err != nil {
+		return err
+	}
+	label, err := signFile(ctx, key, sign.SHA256, module)
+	if err != nil {
+		return err
+	}
+	if err := s.place("/lab/no/unsigned.ko", module, nil); err != nil {
+		return err
+	}
+	if err := s.place("/lab/no/changed.ko", append(module, 0), label); err != nil {
+		return err
+	}
+	for _, m := range []struct{ id, expect, path string }{
+		{"module without a signature", plan.Denied, "/lab/no/unsigned.ko"},
+		{"module with a byte appended", plan.Denied, "/lab/no/changed.ko"},
+		{"module of a signed package", plan.Allowed, "/lab/module/usr/lib/imaseal-lab.ko"},
+	} {
+		s.plan.Checks = append(s.plan.Checks, plan.Check{ID: m.id, Case: 6, Expect: m.expect, Module: m.path})
+	}
+	return nil
+}
+
+// moduleSource makes a package of one kernel module.
+const moduleSource = `set -e
+mkdir -p "$1/DEBIAN" "$1/usr/lib"
+cp "$2" "$1/usr/lib/imaseal-lab.ko"
+printf 'Package: imaseal-lab-module\nVersion: 1\nArchitecture: all\nMaintainer: nobody <nobody@example.org>\nDescription: made for a test\n' >"$1/DEBIAN/control"
+dpkg-deb --root-owner-group --build "$1" "$3"
+`
+
+// isMeasured is case 8: the kernel's measurement list carries the signatures of the
+// packages.
+func (s *scene) isMeasured(context.Context) error {
+	s.plan.Checks = append(s.plan.Checks, plan.Check{ID: "the measurement list has the packages' signatures", Case: 8,
+		Expect: plan.Allowed, Measure: 1000})
 	return nil
 }

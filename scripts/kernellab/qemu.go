@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -31,6 +32,10 @@ var stocks = []stock{
 // they are loaded, and the hash that 6.1 does not load by itself.
 var diskModules = []string{"virtio", "virtio_ring", "virtio_pci_legacy_dev", "virtio_pci_modern_dev", "virtio_pci", "virtio_blk", "sha512_generic"}
 
+// otherModules are small ones of which a kernel has at least one, none of which is
+// needed: to be packed, signed and loaded.
+var otherModules = []string{"wp512", "rmd160", "michael_mic", "xcbc", "dummy"}
+
 // stockKernel returns a kernel of Debian's in an emulated machine. Debian's kernels
 // have no CA of ours and take any certificate into the keyring _ima, which root makes.
 func (l *lab) stockKernel(ctx context.Context, s stock) (*kernel, error) {
@@ -52,6 +57,11 @@ func (l *lab) stockKernel(ctx context.Context, s stock) (*kernel, error) {
 			return nil, err
 		}
 		k.modules["/"+name+".ko"] = content
+	}
+	for _, name := range otherModules {
+		if file := filepath.Join(dir, name+".ko"); k.other == "" && exists(file) {
+			k.other = file
+		}
 	}
 	k.command = func(ctx context.Context, initramfs, image, scratch string) *exec.Cmd {
 		return exec.CommandContext(ctx, "qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "1024",
@@ -92,7 +102,12 @@ func (l *lab) fetchKernel(ctx context.Context, dir string, s stock) error {
 	return l.takeModules(ctx, filepath.Join(work, "tree"), dir)
 }
 
-// takeModules unpacks those of diskModules that are not built in.
+func exists(file string) bool {
+	_, err := os.Stat(file)
+	return err == nil
+}
+
+// takeModules unpacks the modules that boots want, as far as they are not built in.
 func (l *lab) takeModules(ctx context.Context, tree, dir string) error {
 	all, err := l.output(ctx, "", "find", tree, "-name", "*.ko*", "-type", "f")
 	if err != nil {
@@ -101,7 +116,7 @@ func (l *lab) takeModules(ctx context.Context, tree, dir string) error {
 	for file := range strings.Lines(all) {
 		file = strings.TrimSpace(file)
 		base, _, _ := strings.Cut(filepath.Base(file), ".ko")
-		for _, name := range diskModules {
+		for _, name := range slices.Concat(diskModules, otherModules) {
 			if strings.ReplaceAll(base, "-", "_") != name {
 				continue
 			}

@@ -101,6 +101,13 @@ func loadModule(name string) error {
 	return nil
 }
 
+func tryModule(path string) string {
+	if err := loadModule(filepath.Join(root, path)); err != nil {
+		return verdict(err)
+	}
+	return plan.Allowed
+}
+
 func mountRoot(device string) error {
 	if err := os.MkdirAll(root, 0o755); err != nil {
 		return err
@@ -144,14 +151,16 @@ func newGuest() (*guest, error) {
 	return &guest{kernel: unix.ByteSliceToString(name.Release[:]), kmsg: kmsg}, nil
 }
 
-func (g *guest) report(r plan.Record) {
-	r.Kernel, r.Audit = g.kernel, g.audit()
+// report writes a record of what began at a time.
+func (g *guest) report(began time.Time, r plan.Record) {
+	r.Kernel, r.Audit = g.kernel, append(r.Audit, g.audit(began)...)
 	fmt.Printf("%s%s\n", plan.Marker, mustJSON(r))
 }
 
-// audit returns what the kernel's log says of refusals since the last call: the
-// integrity subsystem's records with res=0, and its complaints of unknown keys.
-func (g *guest) audit() (lines []string) {
+// audit returns what the kernel's log says of refusals since a time, which was not
+// returned before: the integrity subsystem's records with res=0, and its complaints of
+// unknown keys. The kernel may write a record some time after what it is about.
+func (g *guest) audit(since time.Time) (lines []string) {
 	buf := make([]byte, 8192)
 	for {
 		n, err := unix.Read(g.kmsg, buf)
@@ -162,10 +171,33 @@ func (g *guest) audit() (lines []string) {
 			return lines
 		}
 		_, line, _ := strings.Cut(strings.SplitN(string(buf[:n]), "\n", 2)[0], ";")
-		if strings.Contains(line, "type=18") && strings.Contains(line, "res=0") || strings.Contains(line, "integrity:") {
+		refusal := strings.Contains(line, "type=18") && strings.Contains(line, "res=0") && !auditTime(line).Before(since)
+		if refusal || strings.Contains(line, "integrity:") {
 			lines = append(lines, line)
 		}
 	}
+}
+
+// settle is audit, and waits for the record of a refusal, so that it is not taken for
+// one of the next check.
+func (g *guest) settle(since time.Time, seen string) (lines []string) {
+	for range 50 {
+		if lines = append(lines, g.audit(since)...); len(lines) > 0 || seen == plan.Allowed {
+			break
+		}
+		time.Sleep(4 * time.Millisecond)
+	}
+	return lines
+}
+
+// auditTime returns the time that a line of the kernel's audit states, to the
+// millisecond, rounded up.
+func auditTime(line string) time.Time {
+	var seconds, millis int64
+	if _, text, ok := strings.Cut(line, "audit("); ok {
+		fmt.Sscanf(text, "%d.%d:", &seconds, &millis)
+	}
+	return time.Unix(seconds, (millis+1)*int64(time.Millisecond))
 }
 
 // loadKeys loads the certificates, each of which is a check of its own.
@@ -179,6 +211,7 @@ func (g *guest) loadKeys(p plan.Plan) error {
 		if err != nil {
 			return err
 		}
+		began := time.Now()
 		_, err = unix.AddKey("asymmetric", k.ID, der, ring)
 		seen := plan.Allowed
 		if errors.Is(err, unix.ENOKEY) || errors.Is(err, unix.EKEYREJECTED) {
@@ -186,7 +219,7 @@ func (g *guest) loadKeys(p plan.Plan) error {
 		} else if err != nil {
 			seen = err.Error()
 		}
-		g.report(plan.Record{ID: k.ID, Case: 2, Expect: k.Expect, Seen: seen})
+		g.report(began, plan.Record{ID: k.ID, Case: 2, Expect: k.Expect, Seen: seen})
 	}
 	return nil
 }
@@ -220,23 +253,32 @@ func keyring(name string) (int, error) {
 }
 
 func (g *guest) check(c plan.Check) {
-	start := time.Now()
+	began := time.Now()
 	switch {
 	case len(c.Labels) > 0:
 		for _, l := range c.Labels {
+			began := time.Now()
 			seen := g.tryLabel(c.Map, l.Value)
-			g.report(plan.Record{ID: c.ID + " " + l.ID, Case: c.Case, Expect: l.Expect, Seen: seen})
+			g.report(began, plan.Record{ID: c.ID + " " + l.ID, Case: c.Case, Expect: l.Expect, Seen: seen})
 		}
+		g.settle(time.Now(), plan.Denied)
 	case c.Map != "":
-		g.report(plan.Record{ID: c.ID, Case: c.Case, Expect: c.Expect, Seen: tryMap(c.Map)})
+		g.report(began, plan.Record{ID: c.ID, Case: c.Case, Expect: c.Expect, Seen: tryMap(c.Map)})
+	case c.Module != "":
+		g.report(began, plan.Record{ID: c.ID, Case: c.Case, Expect: c.Expect, Seen: tryModule(c.Module)})
+	case c.Measure > 0:
+		seen, output := tryMeasure(c.Measure)
+		g.report(began, plan.Record{ID: c.ID, Case: c.Case, Expect: c.Expect, Seen: seen, Output: output})
 	default:
 		seen, output := tryRun(c)
+		r := plan.Record{ID: c.ID, Case: c.Case, Seen: seen, Expect: c.Expect, Output: output,
+			Micros: time.Since(began).Microseconds()}
+		r.Audit = g.settle(began, seen)
 		// A program may go on after something that it started was refused.
-		if audit := g.audit(); len(audit) > 0 && seen == plan.Allowed {
-			seen, output = fmt.Sprintf("allowed, with %d refusals", len(audit)), strings.Join(audit, "\n")
+		if len(r.Audit) > 0 && seen == plan.Allowed {
+			r.Seen = fmt.Sprintf("allowed, with %d refusals", len(r.Audit))
 		}
-		g.report(plan.Record{ID: c.ID, Case: c.Case, Expect: c.Expect, Seen: seen, Output: output,
-			Micros: time.Since(start).Microseconds()})
+		g.report(began, r)
 	}
 }
 

@@ -41,8 +41,8 @@ const (
 	Denied  = "denied"
 )
 
-// A Check is one thing that is tried under the policy. One of Run, Map and Labels
-// is set.
+// A Check is one thing that is tried under the policy: Run, Map with or without
+// Labels, Module or Measure is set.
 type Check struct {
 	ID string `json:"id"`
 	// Case is the number of the table in docs/verification.md to which it belongs.
@@ -55,6 +55,12 @@ type Check struct {
 	Needs string   `json:"needs,omitempty"`
 	// Map is a file that is mapped to be executed, as ld.so maps a library.
 	Map string `json:"map,omitempty"`
+	// Module is a kernel module in the root file system, which is loaded.
+	Module string `json:"module,omitempty"`
+	// Measure is how many of the packages' files are mapped to be executed, after
+	// which the measurement list must have each of them, with the very signature
+	// that its package carries.
+	Measure int `json:"measure,omitempty"`
 	// Labels are set on the file Map one after the other, and each is judged alone.
 	Labels []Label `json:"labels,omitempty"`
 }
