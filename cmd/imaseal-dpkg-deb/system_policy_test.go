@@ -137,6 +137,7 @@ func derOf(t testing.TB, text []byte) []byte {
 	block, _ := pem.Decode(text)
 	if block == nil {
 		t.Fatal("no PEM")
+		return nil
 	}
 	return block.Bytes
 }

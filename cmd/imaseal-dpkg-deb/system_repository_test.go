@@ -157,8 +157,7 @@ func (r *root) use(repo *repository) {
 	}
 	r.write("etc/apt/sources.list", "deb [trusted=yes] file:"+repositoryDir+" ./\n", 0o644)
 	// There is no terminal, and no user of the sandbox may see this folder.
-	r.write("etc/apt/apt.conf.d/99test", `DPkg::Path "`+r.path+`";
-DPkg::Use-Pty "false";
+	r.write("etc/apt/apt.conf.d/99test", `DPkg::Use-Pty "false";
 APT::Sandbox::User "root";
 APT::Install-Recommends "false";
 `, 0o644)

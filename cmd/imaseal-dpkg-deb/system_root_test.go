@@ -49,8 +49,8 @@ func cached(t testing.TB, name string) string {
 	return dir
 }
 
-// A root is a Debian system that a test may spoil: an overlay over the cached one,
-// whose changes are in memory.
+// A root is a Debian system that a test may spoil: what is changed of the cached one
+// is in memory.
 type root struct {
 	t     testing.TB
 	dir   string
@@ -90,7 +90,7 @@ func newRoot(t testing.TB, suite string) *root {
 	for _, dir := range []string{"upper", "work"} {
 		must(t, os.Mkdir(filepath.Join(layers, dir), 0o755))
 	}
-	r.mount("overlay", r.dir, "overlay", 0, "lowerdir="+lower+",upperdir="+layers+"/upper,workdir="+layers+"/work")
+	r.copy(lower, layers)
 	r.mount("proc", r.name("proc"), "proc", 0, "")
 
 	hook, err := os.ReadFile(built.hook)
@@ -104,6 +104,21 @@ func newRoot(t testing.TB, suite string) *root {
 
 // sharedFile names a file of the repository's testdata.
 func sharedFile(name string) string { return filepath.Join("../../testdata", name) }
+
+// copy shows a copy of lower as the root: an overlay whose upper layer is in memory,
+// or a real copy there where the kernel has no overlays.
+func (r *root) copy(lower, layers string) {
+	r.t.Helper()
+	options := "lowerdir=" + lower + ",upperdir=" + layers + "/upper,workdir=" + layers + "/work"
+	if unix.Mount("overlay", r.dir, "overlay", 0, options) == nil {
+		r.t.Cleanup(func() { unix.Unmount(r.dir, unix.MNT_DETACH) })
+		return
+	}
+	r.mount("tmpfs", r.dir, "tmpfs", 0, "mode=755")
+	if out, err := output(exec.Command("cp", "-a", lower+"/.", r.dir)); err != nil {
+		r.t.Fatalf("cp -a %s: %v\n%s", lower, err, out)
+	}
+}
 
 // architectures returns Debian's names of this machine's architecture and of another.
 func architectures() (native, foreign string) {

@@ -10,19 +10,47 @@ import (
 )
 
 // TestWholeSystem installs every package of a Debian system anew through the hook,
-// with apt and all that it calls among them. All of them are signed, so every
-// regular file that dpkg knows, and every maintainer script, must be labelled.
+// with apt, dpkg and all that they call among them. All of them are signed, so every
+// regular file that dpkg knows, and every maintainer script, must be labelled. The
+// hook is brought into use as an administrator does it, in both ways.
 func TestWholeSystem(t *testing.T) {
 	for _, suite := range suites {
 		t.Run(suite, func(t *testing.T) {
 			r := newRoot(t, suite)
 			r.use(newRepository(t, debsIn(t, r.name("var/cache/apt/archives"), 50)...))
+			scope := "apt"
+			if suite == "trixie" {
+				scope = "all"
+			}
+			r.enable(scope)
 			r.reinstallAll()
 			if suite == "bookworm" {
 				r.fullUpgrade("trixie")
 			}
+			r.imaseal("hook", "disable")
+			if c := r.check(); c.files+c.scripts != c.of {
+				t.Errorf("hook disabled: %+v", c)
+			}
 		})
 	}
+}
+
+// enable brings the hook into use; PATH does not lead to it by itself any more.
+func (r *root) enable(scope string) {
+	r.t.Helper()
+	r.withoutHook()
+	built, err := buildPrograms()
+	must(r.t, err)
+	program, err := os.ReadFile(built.imaseal)
+	must(r.t, err)
+	r.write("usr/bin/imaseal", string(program), 0o755)
+	r.imaseal("hook", "enable", "--scope", scope)
+}
+
+// imaseal runs the command in the root.
+func (r *root) imaseal(args ...string) {
+	r.t.Helper()
+	r.run(append([]string{"imaseal"}, args...)...)
 }
 
 // reinstallAll lets apt install all that is installed, from the repository.
