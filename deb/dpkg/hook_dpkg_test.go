@@ -117,14 +117,19 @@ func (s *dpkgScene) install(p *testPackage) string {
 // refuse installs a package, which must fail with a message and leave nothing behind.
 func (s *dpkgScene) refuse(p *testPackage, want string) {
 	s.t.Helper()
-	status := s.read("var/lib/dpkg/status")
 	out, err := s.dpkg("-i", p.write(s.t, s.key))
 	if err == nil || !strings.Contains(out, want) || !strings.Contains(out, p.name+" "+p.version) {
 		s.t.Errorf("%v, and it does not say %q of the package: %s", err, want, out)
 	}
 	s.clean()
-	if now := s.read("var/lib/dpkg/status"); now != status {
-		s.t.Errorf("the database was\n%s\nand is\n%s", status, now)
+	// dpkg remembers that it heard of a package that it has unpacked.
+	for line := range strings.Lines(s.read("var/lib/dpkg/status")) {
+		if strings.HasPrefix(line, "Status: ") && line != "Status: install ok not-installed\n" {
+			s.t.Errorf("the database has %s", line)
+		}
+	}
+	if lists, _ := filepath.Glob(filepath.Join(s.root, "var/lib/dpkg/info", p.name+".*")); len(lists) > 0 {
+		s.t.Errorf("the database has %s", lists)
 	}
 	if _, err := unix.Lgetxattr(s.outside, sign.XattrName, nil); err != unix.ENODATA {
 		s.t.Errorf("the file outside has a label: %v", err)

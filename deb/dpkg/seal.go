@@ -240,7 +240,12 @@ func (s *seal) verify(keys *sign.TrustedKeys, dir *xattr.Root) error {
 		if err != nil {
 			return err
 		}
-		if err := verifyContent(keys, e.Value, content); err != nil {
+		err = verifyContent(keys, e.Value, content)
+		if errors.Is(err, sign.ErrUnknownKey) {
+			// One key signs a package: this is no package of a third party.
+			err = fmt.Errorf("%w: %v", sign.ErrBadSignature, err)
+		}
+		if err != nil {
 			return fmt.Errorf("maintainer script %s: %w", e.Path, err)
 		}
 	}
