@@ -239,6 +239,7 @@ func TestRPMCheck(t *testing.T) {
 			r.says(r.system(1, "check"), "/usr/bin/other (other:noarch): no label")
 			r.says(r.system(2, "check", "nothing"), "package nothing is not installed")
 			r.system(0, "apply")
+			r.says(r.system(2, "apply", "--from", r.keys), "rpm -U --replacepkgs")
 
 			// Validly signed, and still not what has that name.
 			r.tool("cp", "--preserve=mode,xattr", r.dir+"/usr/bin/hello", r.dir+"/usr/bin/other")
