@@ -33,7 +33,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 const exitStatusHelp = `
 Exit status:
   0    done, and everything is good
-  1    a package could be read and something in it is not good
+  1    a package, or a system, could be read and something in it is not good
   2    something could not be done; no package is half written
   130  interrupted by a signal`
 
@@ -43,13 +43,16 @@ func newRootCommand() *cobra.Command {
 		Short: "Sign every file of .deb and RPM packages for the kernel's IMA-appraisal",
 		Long: strings.TrimSpace(`
 imaseal signs the files inside .deb and RPM packages, so that a Linux kernel with
-IMA-appraisal runs them and refuses everything that was changed.`) + "\n" + exitStatusHelp,
+IMA-appraisal runs them and refuses everything that was changed. It labels the files
+of installed systems with these signatures, and tells what was changed there.`) + "\n" + exitStatusHelp,
 		Example: examples(
 			`imaseal keys init --dir keys --no-passphrase`,
 			`imaseal sign --key keys/signing.key --cert keys/signing.crt build/`,
 			`imaseal verify --cert keys/signing.crt build/`,
 			`imaseal inspect build/hello_2.10-3_amd64.deb`,
-			`imaseal unsign build/`),
+			`imaseal unsign build/`,
+			`imaseal apply --root /srv/image --cert keys/signing.crt`,
+			`imaseal check`),
 		SilenceUsage:      true,
 		SilenceErrors:     true,
 		DisableAutoGenTag: true,
