@@ -46,7 +46,7 @@ func run(ctx context.Context, args []string) error {
 		fmt.Print(usage)
 		return nil
 	}
-	l, err := newLab(ctx)
+	l, err := newLab()
 	if err != nil {
 		return err
 	}
@@ -118,7 +118,7 @@ func (l *lab) runCases(ctx context.Context, args []string, w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	r, err := l.openResults()
+	r, err := openResults(filepath.Join(l.cache, "results"))
 	if err != nil {
 		return err
 	}
@@ -209,7 +209,7 @@ func caseTitle(number int) string {
 }
 
 // newLab finds the repository and the cache.
-func newLab(ctx context.Context) (*lab, error) {
+func newLab() (*lab, error) {
 	cache, err := cacheFolder()
 	if err != nil {
 		return nil, err

@@ -28,9 +28,8 @@ type results struct {
 	file    *os.File
 }
 
-// openResults begins a file of records beside those of older runs.
-func (l *lab) openResults() (*results, error) {
-	dir := filepath.Join(l.cache, "results")
+// openResults begins a file of records in dir, beside those of older runs.
+func openResults(dir string) (*results, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
 	}
