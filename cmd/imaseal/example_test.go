@@ -67,6 +67,10 @@ func TestExamples(t *testing.T) {
 		"imaseal hook enable":  "TestHookExamples",
 		"imaseal hook disable": "TestHookExamples",
 		"imaseal hook status":  "TestHookExamples",
+		"imaseal apply":        "TestSystemExamples",
+		"imaseal check":        "TestSystemExamples",
+		"imaseal clear":        "TestSystemExamples",
+		"imaseal sign-file":    "TestSystemExamples",
 	}
 	var seen []string
 	var visit func(*cobra.Command)
@@ -154,6 +158,10 @@ func TestManPages(t *testing.T) {
 		"imaseal-verify.1":          "--openpgp-keyring",
 		"imaseal-inspect.1":         "--files",
 		"imaseal-unsign.1":          "--output",
+		"imaseal-apply.1":           "--replace",
+		"imaseal-check.1":           "--unowned",
+		"imaseal-clear.1":           "--dry-run",
+		"imaseal-sign-file.1":       "--recursive",
 		"imaseal-completion-bash.1": "bash",
 	} {
 		text, err := os.ReadFile(filepath.Join(dir, "pages", page))

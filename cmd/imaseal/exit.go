@@ -9,7 +9,7 @@ import (
 // the worst code wins: 2 beats 1 beats 0.
 const (
 	exitOK          = 0   // done, and everything is good
-	exitFailed      = 1   // a package could be read and something in it is not good
+	exitFailed      = 1   // a package, or a system, could be read and something in it is not good
 	exitError       = 2   // something could not be done; no package is half written
 	exitInterrupted = 130 // a signal ended the work
 )

@@ -28,8 +28,11 @@ func (c *checking) unowned(ctx context.Context) (*Report, error) {
 	seen := map[string]bool{}
 	for _, place := range executablePlaces {
 		folder, err := c.system.Root.Resolve(place)
+		if absent(err) {
+			continue
+		}
 		if err != nil {
-			continue // there is no such place here
+			return nil, err
 		}
 		err = c.walk(ctx, folder, seen, func(name string) {
 			tasks = append(tasks, task{report: report, file: &File{Path: name}})
