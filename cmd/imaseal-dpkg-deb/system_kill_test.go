@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -98,6 +99,40 @@ func TestDpkgIsKilled(t *testing.T) {
 	}
 }
 
+// TestDpkgIsKilledWhileTheHookWaits kills a dpkg that has stopped reading: what is in
+// the pipe will never be read, and the hook must not wait for it.
+func TestDpkgIsKilledWhileTheHookWaits(t *testing.T) {
+	// All of it fits into the pipe.
+	repo := makePackages(t, made{name: "small", version: "1", arch: "all", files: []madeFile{{path: "usr/bin/small", content: "#!/bin/sh\n", mode: 0o755}}})
+	r := newRoot(t, "trixie")
+	r.use(repo)
+	waited := 0
+	for range 10 {
+		cmd := r.command(nil, "dpkg", "-i", deb("small", "1", "all"))
+		must(t, cmd.Start())
+		hook := r.waitForHook(cmd.Process.Pid, "--fsys-tarfile")
+		must(t, cmd.Process.Signal(syscall.SIGSTOP))
+		time.Sleep(50 * time.Millisecond)
+		if exe, _ := os.Readlink("/proc/" + hook + "/exe"); exe == r.name(hookDir+"/dpkg-deb") {
+			waited++
+		}
+		must(t, cmd.Process.Kill())
+		cmd.Wait()
+		if left := r.processes(time.Second); len(left) > 0 {
+			t.Fatalf("still running: %q", left)
+		}
+		r.try("dpkg", "--configure", "-a")
+		r.run("dpkg", "-i", deb("small", "1", "all"))
+		r.check()
+		r.audit()
+		r.run("dpkg", "--purge", "small")
+	}
+	if waited < 5 {
+		t.Errorf("the hook waited in %d of 10 runs only", waited)
+	}
+	t.Logf("the hook waited in %d of 10 runs, and ended with dpkg", waited)
+}
+
 // TestHookIsKilled kills the hook at random moments of its two calls. dpkg notices,
 // and the old version stays whole.
 func TestHookIsKilled(t *testing.T) {
@@ -147,29 +182,35 @@ func TestHookIsKilled(t *testing.T) {
 
 // killHook kills the hook that dpkg calls with verb, so long after it began.
 func (r *root) killHook(dpkg int, verb string, delay time.Duration) {
+	hook := r.waitForHook(dpkg, verb)
+	time.Sleep(delay)
+	// Its number is nobody else's before dpkg has waited for it.
+	if exe, _ := os.Readlink("/proc/" + hook + "/exe"); exe == r.name(hookDir+"/dpkg-deb") {
+		pid, err := strconv.Atoi(hook)
+		must(r.t, err)
+		process, err := os.FindProcess(pid)
+		must(r.t, err)
+		process.Kill()
+	}
+}
+
+// waitForHook returns the number of the hook that dpkg calls with verb, "" when dpkg
+// ends before.
+func (r *root) waitForHook(dpkg int, verb string) string {
 	for began := time.Now(); time.Since(began) < 10*time.Second; time.Sleep(100 * time.Microsecond) {
 		children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", dpkg, dpkg))
 		if err != nil {
-			return // dpkg has ended
+			break
 		}
 		for child := range strings.FieldsSeq(string(children)) {
 			exe, _ := os.Readlink("/proc/" + child + "/exe")
 			args, _ := os.ReadFile("/proc/" + child + "/cmdline")
-			if exe != r.name(hookDir+"/dpkg-deb") || !strings.Contains(string(args), verb) {
-				continue
+			if exe == r.name(hookDir+"/dpkg-deb") && strings.Contains(string(args), verb) {
+				return child
 			}
-			time.Sleep(delay)
-			// Its number is nobody else's before dpkg has waited for it.
-			if pid, err := strconv.Atoi(child); err == nil {
-				if now, _ := os.Readlink("/proc/" + child + "/exe"); now == exe {
-					process, err := os.FindProcess(pid)
-					must(r.t, err)
-					process.Kill()
-				}
-			}
-			return
 		}
 	}
+	return ""
 }
 
 // processes returns what still runs in the root after a time that all have to end in.
