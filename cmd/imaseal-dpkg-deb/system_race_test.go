@@ -55,7 +55,10 @@ func TestPlantedByOthers(t *testing.T) {
 				case 0:
 					_ = os.Symlink("/etc/outside", name)
 				case 1:
+					// All but the owner is as in the package.
 					_ = os.WriteFile(name, []byte(content(i)), 0o644)
+					_ = os.Chmod(name, 0o644)
+					_ = os.Chtimes(name, builtAt, builtAt)
 				case 2:
 					_ = os.Mkdir(name, 0o755)
 				}

@@ -33,6 +33,9 @@ type madeFile struct {
 	to, like      string
 }
 
+// builtAt is the time of all files: nothing may tell two versions apart by it.
+var builtAt = time.Unix(1700000000, 0)
+
 // build makes the .deb in dir by the host's dpkg-deb, which writes what Debian's
 // own packages are written by.
 func (m made) build(t testing.TB, dir string) string {
@@ -76,9 +79,7 @@ func (f madeFile) make(t testing.TB, tree string) {
 		}
 		must(t, os.WriteFile(name, []byte(f.content), 0o600))
 		must(t, os.Chmod(name, f.mode))
-		// Equal times: nothing may tell two versions of a file apart by them.
-		when := time.Unix(1700000000, 0)
-		must(t, os.Chtimes(name, when, when))
+		must(t, os.Chtimes(name, builtAt, builtAt))
 	}
 }
 
