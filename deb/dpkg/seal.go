@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -38,24 +39,39 @@ type seal struct {
 // errKept is what a package is refused for when its members are not what dpkg keeps.
 var errKept = errors.New("control members must be plain files, each with one name")
 
+// sealMembers are the control members of which each signed package has all.
+var sealMembers = []string{dpkgtar.ControlSignatures, dpkgtar.StatementName, dpkgtar.PayloadSignatures}
+
 // readSeal reads the control members in dir. Members that are not signed at all make a
 // seal without a statement; members that contradict each other an error.
 func readSeal(dir *xattr.Root) (*seal, error) {
-	names, err := memberNames(dir)
-	if err != nil {
-		return nil, err
-	}
 	s := new(seal)
-	if err := s.readControl(dir); err != nil {
-		return s, err
+	errControl := s.readControl(dir)
+	var missing []string
+	for _, name := range sealMembers {
+		f, err := dir.OpenAny(name)
+		if errors.Is(err, fs.ErrNotExist) {
+			missing = append(missing, name)
+			continue
+		}
+		if err != nil {
+			return s, err
+		}
+		f.Close()
 	}
-	if !slices.ContainsFunc(names, signature) {
+	if len(missing) == len(sealMembers) {
+		// How odd an unsigned package may be is for dpkg to say.
 		return s, nil
 	}
-	for _, name := range []string{dpkgtar.ControlSignatures, dpkgtar.StatementName, dpkgtar.PayloadSignatures} {
-		if !slices.Contains(names, name) {
-			return s, fmt.Errorf("control member %s is missing: sign the package once more", name)
-		}
+	if errControl != nil {
+		return s, errControl
+	}
+	if len(missing) > 0 {
+		return s, fmt.Errorf("control member %s is missing: sign the package once more", missing[0])
+	}
+	names, err := memberNames(dir)
+	if err != nil {
+		return s, err
 	}
 	holds, err := s.readMembers(dir, names)
 	if err != nil {
@@ -72,11 +88,6 @@ func readSeal(dir *xattr.Root) (*seal, error) {
 		}
 	}
 	return s, fmt.Errorf("control member %s does not state a digest of %s", dpkgtar.StatementName, dpkgtar.PayloadDigest)
-}
-
-// signature reports whether a control member of that name makes a package a signed one.
-func signature(name string) bool {
-	return dpkgtar.Ours(name) && !strings.HasPrefix(name, dpkgtar.UnsignedPrefix)
 }
 
 // memberNames lists the control members.
@@ -159,7 +170,7 @@ func (s *seal) readMembers(dir *xattr.Root, names []string) (*sign.Statement, er
 	var executed []string
 	left := int64(dpkgtar.MaxControl)
 	for _, name := range names {
-		if dpkgtar.Ours(name) && !signature(name) {
+		if dpkgtar.Ours(name) && !slices.Contains(sealMembers, name) {
 			continue // the original archive, which dpkg does not install
 		}
 		content, err := readMember(dir, name, left)

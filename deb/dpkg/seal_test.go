@@ -202,6 +202,28 @@ func TestSealOfAnUnsignedPackage(t *testing.T) {
 	}
 }
 
+// dpkg takes packages that no signer would.
+func TestSealOfAnOddUnsignedPackage(t *testing.T) {
+	for name, text := range map[string]string{
+		"no control": "", "odd fields": "# a comment\nPackage: hello\n\nVersion: 1", "huge": strings.Repeat("X: y\n", 1<<20),
+	} {
+		dir := t.TempDir()
+		if text != "" {
+			must(t, os.WriteFile(filepath.Join(dir, "control"), []byte(text), 0o644))
+		}
+		must(t, os.Symlink("/nonexistent", filepath.Join(dir, "preinst")))
+		if s, err := readSeal(openTestControl(t, dir)); err != nil || s.statement != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	// One of our members makes it a signed one, whatever it is.
+	dir := t.TempDir()
+	must(t, os.Symlink("/nonexistent", filepath.Join(dir, dpkgtar.StatementName)))
+	if _, err := readSeal(openTestControl(t, dir)); err == nil {
+		t.Error("a link makes no difference")
+	}
+}
+
 func TestReadConffiles(t *testing.T) {
 	found, err := readConffiles(strings.NewReader("/etc/a\n/etc/b c  \nremove-on-upgrade /etc/old\n\n"))
 	if err != nil || len(found) != 2 || !found["etc/a"] || !found["etc/b c"] {
