@@ -292,6 +292,66 @@ func TestDpkgWithoutSupportForLabels(t *testing.T) {
 	}
 }
 
+// Without /proc the variables of maintainer scripts tell their calls from dpkg's.
+func TestDpkgWithoutProc(t *testing.T) {
+	s := newDpkgScene(t)
+	if out, err := exec.Command("unshare", "--mount", "umount", "-l", "/proc").CombinedOutput(); err != nil {
+		t.Skipf("needs a mount namespace: %s", out)
+	}
+	s.configure("", s.key.der)
+	inner := hello()
+	inner.name = "inner"
+	deb := inner.write(t, s.key)
+	p := hello()
+	p.file("postinst").body = "#!/bin/sh\nset -e\n[ ! -e /proc/self ]\ndpkg-deb --fsys-tarfile " + deb + " | tar -t >$DPKG_ROOT/list\n"
+	out, err := s.inNamespace("umount -l /proc", nil, "-i", p.write(t, s.key))
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	s.allLabelled(p)
+	if o, lines := s.last(); lines != 1 || o.Result != resultLabelled || !strings.Contains(s.read("list"), "./usr/bin/hello\n") {
+		t.Errorf("%d lines, %+v", lines, o)
+	}
+}
+
+// A user who makes a root of their own, as for an image, gets the files without labels.
+func TestDpkgWithoutRights(t *testing.T) {
+	s := newDpkgScene(t)
+	s.configure("", s.key.der)
+	user := []string{"setpriv", "--reuid=4321", "--regid=4321", "--clear-groups"}
+	s.options = []string{"--force-not-root"}
+	if out, err := exec.Command("chown", "-R", "4321:4321", s.root).CombinedOutput(); err != nil {
+		t.Fatalf("%s", out)
+	}
+	passable(t, s.root)
+	passable(t, filepath.Join(s.system, "x"))
+	deb := hello().write(t, s.key)
+	passable(t, deb)
+	out, err := s.inNamespace("", user, "-i", deb)
+	if err != nil || !strings.Contains(out, "imaseal: hello 1.0-1: warning: 6 files have no label") {
+		t.Errorf("%v: %s", err, out)
+	}
+	if !s.unlabelled("usr/bin/hello") {
+		t.Error("a file has a label")
+	}
+	s.configure("unsupported = refuse\n", s.key.der)
+	two := hello()
+	two.version = "2"
+	deb = two.write(t, s.key)
+	passable(t, deb)
+	if out, err := s.inNamespace("", user, "-i", deb); err == nil {
+		t.Errorf("it is not refused: %s", out)
+	}
+}
+
+// passable lets everybody pass the folders of a temporary file.
+func passable(t *testing.T, name string) {
+	t.Helper()
+	for dir := filepath.Dir(name); dir != os.TempDir() && dir != "/"; dir = filepath.Dir(dir) {
+		must(t, os.Chmod(dir, 0o755))
+	}
+}
+
 // A label that finds no room takes the whole package back.
 func TestDpkgWithoutRoomForLabels(t *testing.T) {
 	s := newDpkgScene(t)
