@@ -51,16 +51,16 @@ func TestPlantedByOthers(t *testing.T) {
 			name := r.name(fmt.Sprintf("opt/open/%02d.dpkg-new", i))
 			if os.Remove(name) == nil { // dpkg has come so far
 				n++
-				switch random.IntN(3) {
+				switch random.IntN(6) {
 				case 0:
 					_ = os.Symlink("/etc/outside", name)
 				case 1:
+					_ = os.Mkdir(name, 0o755)
+				default:
 					// All but the owner is as in the package.
 					_ = os.WriteFile(name, []byte(content(i)), 0o644)
 					_ = os.Chmod(name, 0o644)
 					_ = os.Chtimes(name, builtAt, builtAt)
-				case 2:
-					_ = os.Mkdir(name, 0o755)
 				}
 			}
 			turn.Unlock()
