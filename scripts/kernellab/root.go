@@ -62,14 +62,15 @@ func (l *lab) script(ctx context.Context, name string, args ...string) (string, 
 	return strings.TrimSpace(out), err
 }
 
-// signedPackages returns a folder of the packages of a suite's minimal system, as
-// they are in Debian's archive and signed by key.
-func (l *lab) signedPackages(ctx context.Context, suite string, key signingKey) (string, error) {
-	root, err := l.script(ctx, "debian-root", suite)
+// signedPackages returns a folder of the packages of a suite's minimal system, and
+// those besides that are listed with commas, as they are in Debian's archive and
+// signed by key.
+func (l *lab) signedPackages(ctx context.Context, suite, besides string, key signingKey) (string, error) {
+	root, err := l.script(ctx, "debian-root", suite, besides)
 	if err != nil {
 		return "", err
 	}
-	return l.signed(ctx, "packages-"+suite, filepath.Join(root, "var/cache/apt/archives"), key)
+	return l.signed(ctx, strings.ReplaceAll("packages-"+suite+","+besides, ",", "-"), filepath.Join(root, "var/cache/apt/archives"), key)
 }
 
 // signed returns a copy of the folder from whose packages are signed by key.
@@ -105,12 +106,12 @@ func (l *lab) forget(prefix, keep string) {
 // systemRoot makes, in dir, a minimal system of the suite as an administrator
 // makes one: what debootstrap made of the archive's packages gets the signatures of
 // the same packages, signed.
-func (l *lab) systemRoot(ctx context.Context, dir, suite string, key signingKey) error {
-	base, err := l.script(ctx, "debian-root", suite)
+func (l *lab) systemRoot(ctx context.Context, dir, suite, besides string, key signingKey) error {
+	base, err := l.script(ctx, "debian-root", suite, besides)
 	if err != nil {
 		return err
 	}
-	packages, err := l.signedPackages(ctx, suite, key)
+	packages, err := l.signedPackages(ctx, suite, besides, key)
 	if err != nil {
 		return err
 	}
