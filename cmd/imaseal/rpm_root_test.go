@@ -108,8 +108,8 @@ func (r *rpmRoot) build(name, version, install, files string, sign ...string) st
 	return found[0]
 }
 
-// tool is a package whose content differs with its version.
-func (r *rpmRoot) hello(version string) string {
+// hello is a package whose content differs with its version.
+func (r *rpmRoot) hello(version string, sign ...string) string {
 	r.Helper()
 	return r.build("hello", version, `mkdir -p usr/bin etc usr/share/hello
 printf '#!/bin/sh\necho hello `+version+`\n' >usr/bin/hello
@@ -127,7 +127,7 @@ chmod 755 etc/hello.sh
 %config(noreplace) /etc/hello.conf
 %config(noreplace) /etc/hello.sh
 %ghost /var/lib/hello.db
-`)
+`, sign...)
 }
 
 // labelled is how many files of hello carry a label when they should.
