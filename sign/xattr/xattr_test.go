@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -138,6 +139,42 @@ func TestFolderHoldsToItsFiles(t *testing.T) {
 			t.Errorf("a file as a folder: %v", err)
 		}
 	})
+}
+
+// A file that is mounted over another is not the folder's.
+func TestFolderHoldsToItsMount(t *testing.T) {
+	root, outside := tree(t)
+	name := filepath.Join(root.Dir(), "usr/lib/file")
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread() // for good: the thread ends with its namespace
+		if unix.Unshare(unix.CLONE_NEWNS) != nil || unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "") != nil ||
+			unix.Mount(outside, name, "", unix.MS_BIND, "") != nil {
+			done <- errors.ErrUnsupported
+			return
+		}
+		// Opened before, the root would be that of the other namespace.
+		here, err := OpenRoot(root.Dir())
+		if err != nil {
+			done <- err
+			return
+		}
+		defer here.Close()
+		d, err := here.Folder("usr/lib")
+		if err == nil {
+			_, err = d.Open("file")
+			d.Close()
+		}
+		done <- err
+	}()
+	switch err := <-done; err {
+	case errors.ErrUnsupported:
+		t.Skip("needs a mount namespace")
+	default:
+		if !errors.Is(err, unix.EXDEV) {
+			t.Errorf("what is mounted over the file was opened: %v", err)
+		}
+	}
 }
 
 func TestAttributesOfOneInode(t *testing.T) {
