@@ -31,9 +31,10 @@ func badTars(part string, member int) []badPackage {
 	raw("with-wrong-checksum", "the checksum of the header", func(b []byte) []byte { b = bytes.Clone(b); b[100] ^= 1; return b })
 
 	for name, field := range map[string]string{"negative": "-0000000007\x00", "not-octal": "0000000008\x00\x00", "blank": "            ",
-		"of-two-numbers": "0000007 0007", "negative-in-binary": strings.Repeat("\xff", 11) + "\xf9"} {
+		"of-two-numbers": "0000007 0007"} {
 		extra("size-"+name, "is no octal number", plain.patched(124, field))
 	}
+	extra("size-negative-in-binary", "is negative", plain.patched(124, strings.Repeat("\xff", 11)+"\xf9"))
 	extra("size-of-2^90", "is too large", plain.patched(124, "\x80\x04"+strings.Repeat("\x00", 10)))
 	extra("size-of-8-gib", "", plain.patched(124, "77777777777\x00"))
 	extra("mode-not-octal", "is no octal number", plain.patched(100, "000064x\x00"))

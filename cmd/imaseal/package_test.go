@@ -141,7 +141,7 @@ func TestPackages(t *testing.T) {
 			}
 		}
 		conffiles := runIn(t, dir, `dpkg-deb -I imaseal-installer_*_amd64.deb conffiles`)
-		if conffiles != "/etc/imaseal/install.conf\n/etc/logrotate.d/imaseal\n" {
+		if conffiles != "/etc/imaseal/boot.conf\n/etc/imaseal/install.conf\n/etc/logrotate.d/imaseal\n" {
 			t.Errorf("conffiles are %q", conffiles)
 		}
 	})
