@@ -241,6 +241,16 @@ func (d *Database) list(p *installed.Package, r *record, names []string, sums ma
 			add(e.Path, e.Value)
 		}
 	}
+	if r.name == HookOwner && d.diversions.by[below(NamePath)].pkg == HookOwner {
+		// Where every dpkg uses the hook, it has dpkg-deb's name besides its own.
+		for _, f := range p.Files {
+			if f.Path == below(HookPath) {
+				f.Path, f.Shipped = below(NamePath), below(HookPath)
+				p.Files = append(p.Files, f)
+				break
+			}
+		}
+	}
 	for _, name := range d.info[d.infoName(r)] {
 		if value := s.control[name]; value != nil || isScript(name) {
 			p.Files = append(p.Files, installed.File{Path: d.member(r, name), Shipped: name, Value: value, Script: true})
