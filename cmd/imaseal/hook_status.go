@@ -277,7 +277,7 @@ func readKernel(cmdline, ima string) *hookKernel {
 		k.Appraises = 0
 		lines := bufio.NewScanner(bytes.NewReader(text))
 		for lines.Scan() {
-			if strings.HasPrefix(lines.Text(), "appraise") {
+			if strings.HasPrefix(lines.Text(), "appraise ") {
 				k.Appraises++
 			}
 		}

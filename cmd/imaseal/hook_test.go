@@ -218,6 +218,42 @@ func TestHookStatus(t *testing.T) {
 	}
 }
 
+// TestReadKernel reads what kernels say, and do not say, of appraisal.
+func TestReadKernel(t *testing.T) {
+	for name, c := range map[string]struct {
+		cmdline, policy string // "" is a system without IMA, "-" one whose policy can't be read
+		want            string
+	}{
+		"no IMA":       {"quiet", "", "IMA is not in this kernel, or /sys/kernel/security is not mounted"},
+		"no policy":    {"quiet ima_appraise=log", "-", "IMA is there; its policy can't be read; ima_appraise=log"},
+		"it measures":  {"", "measure func=BPRM_CHECK\n", "IMA is there, but no rule of its policy appraises"},
+		"it appraises": {"evm=fix lsm=x ima_policy=secure_boot", "dont_appraise fsmagic=0x1\nappraise func=BPRM_CHECK appraise_type=imasig\nappraise func=MODULE_CHECK\n", "appraises: 2 rules of the policy; evm=fix ima_policy=secure_boot"},
+	} {
+		t.Run(strings.ReplaceAll(name, " ", "_"), func(t *testing.T) {
+			dir := t.TempDir()
+			write := func(name, text string) {
+				if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o755); err != nil {
+					t.Fatal(err)
+				}
+				if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			write("cmdline", c.cmdline)
+			switch c.policy {
+			case "":
+			case "-":
+				write("ima/violations", "0")
+			default:
+				write("ima/policy", c.policy)
+			}
+			if got := readKernel(filepath.Join(dir, "cmdline"), filepath.Join(dir, "ima")).String(); got != c.want {
+				t.Errorf("it says %q, not %q", got, c.want)
+			}
+		})
+	}
+}
+
 // TestHookExamples runs the examples of the commands of hook.
 func TestHookExamples(t *testing.T) {
 	m := newHooked(t, "bookworm")

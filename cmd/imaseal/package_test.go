@@ -145,6 +145,14 @@ func TestPackages(t *testing.T) {
 			t.Errorf("conffiles are %q", conffiles)
 		}
 	})
+	t.Run("rpm installs them", func(t *testing.T) {
+		arch := strings.TrimSpace(runIn(t, dir, "uname -m"))
+		// --nodeps: the scratch root has no rpm for the trigger to need.
+		out := runIn(t, dir, `mkdir -p rpmroot && rpm --root $PWD/rpmroot --initdb && rpm -U --root $PWD/rpmroot --nodeps --nosignature --noscripts --notriggers imaseal-0*.`+arch+`.rpm && rpm -V --root $PWD/rpmroot --nodeps imaseal && rpm -q --root $PWD/rpmroot imaseal && rpmroot/usr/bin/imaseal help >/dev/null`)
+		if !strings.Contains(out, "imaseal-0.0.1~test-1") {
+			t.Error(out)
+		}
+	})
 	t.Run("they say what they are", func(t *testing.T) {
 		said := runIn(t, dir, `for deb in *.deb; do rm -rf root; dpkg-deb -x $deb root; file -b root/usr/bin/imaseal root/usr/lib/imaseal/dpkg-deb 2>/dev/null | grep ELF | sed "s/^/$deb: /"; done`)
 		for arch, machine := range map[string]string{"amd64": "x86-64", "arm64": "ARM aarch64", "armhf": "32-bit LSB executable, ARM, EABI5"} {
