@@ -89,6 +89,7 @@ type repository struct{ dir string }
 // newRepository signs copies of the .debs, as a publisher does, and indexes them.
 func newRepository(t testing.TB, debs ...string) *repository {
 	t.Helper()
+	needNamespace(t)
 	if len(debs) == 0 {
 		t.Fatal("no packages to sign")
 	}
@@ -140,6 +141,7 @@ func signDebs(t testing.TB, debs ...string) {
 // makePackages builds and signs packages, and returns a folder of them.
 func makePackages(t testing.TB, packages ...made) *repository {
 	t.Helper()
+	needNamespace(t)
 	dir := t.TempDir()
 	var debs []string
 	for _, m := range packages {

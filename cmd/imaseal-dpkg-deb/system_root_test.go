@@ -30,9 +30,7 @@ const standardPath = "/usr/sbin:/usr/bin:/sbin:/bin"
 // cached returns what scripts/debian-root left in the cache.
 func cached(t testing.TB, name string) string {
 	t.Helper()
-	if !hasNamespace() {
-		t.Skip("only root may make a mount namespace and chroot")
-	}
+	needNamespace(t)
 	dir := os.Getenv("IMASEAL_CACHE")
 	if dir == "" {
 		base, err := os.UserCacheDir()
@@ -75,7 +73,7 @@ func newRoot(t testing.TB, suite string) *root {
 		t.Fatal(err)
 	}
 	// The name of a test may hold a comma, which separates options of a mount.
-	base, err := os.MkdirTemp("", "imaseal-test-")
+	base, err := os.MkdirTemp(os.Getenv(inNamespace), "root-")
 	must(t, err)
 	t.Cleanup(func() { os.RemoveAll(base) })
 	r := &root{t: t, dir: filepath.Join(base, "root"), suite: suite, path: hookDir + ":" + standardPath}
@@ -84,7 +82,6 @@ func newRoot(t testing.TB, suite string) *root {
 	for _, dir := range []string{layers, r.dir} {
 		must(t, os.Mkdir(dir, 0o755))
 	}
-	// A root is entered by other users as well, such as apt's.
 	must(t, os.Chmod(base, 0o755))
 	r.mount("tmpfs", layers, "tmpfs", 0, "mode=755")
 	for _, dir := range []string{"upper", "work"} {
