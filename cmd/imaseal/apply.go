@@ -85,14 +85,14 @@ func runApply(ctx context.Context, out *output, o *applyOptions, args []string) 
 		Conffiles:   o.system.conffiles(out, s),
 		UnknownKeys: len(o.system.certs) == 0 && config.UnknownKey != "refuse",
 	}
-	finish := systemProgress(out, s)
 	var result *installed.Result
 	if len(o.from) > 0 {
 		result, err = applyFrom(ctx, out, o, s, options, args)
 	} else {
+		finish := systemProgress(out, s)
 		result, err = s.Apply(ctx, args, options)
+		finish()
 	}
-	finish()
 	if err != nil {
 		return err
 	}

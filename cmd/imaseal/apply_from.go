@@ -49,21 +49,9 @@ func applyFrom(ctx context.Context, out *output, o *applyOptions, s *installed.S
 	if err := a.adoptAll(ctx, o, only); err != nil {
 		return nil, err
 	}
-	result := &installed.Result{}
-	if len(a.names) > 0 {
-		// Nothing is written before all of the package was found to be this build.
-		try := options
-		try.DryRun = true
-		tried, err := s.Apply(ctx, a.names, try)
-		if err != nil {
-			return nil, err
-		}
-		result = tried
-		if !o.dryRun {
-			if result, err = a.finish(ctx, tried, options); err != nil {
-				return nil, err
-			}
-		}
+	result, err := a.apply(ctx, o, options)
+	if err != nil {
+		return nil, err
 	}
 	result.Reports = append(result.Reports, a.refused...)
 	result.Errors = append(result.Errors, a.errs...)
@@ -71,6 +59,22 @@ func applyFrom(ctx context.Context, out *output, o *applyOptions, s *installed.S
 		out.note("passed over, as not installed in this version: %s of --from", plural(int64(a.elsewhere), "package"))
 	}
 	return result, nil
+}
+
+// apply labels the files of the packages whose signatures were taken.
+func (a *adoption) apply(ctx context.Context, o *applyOptions, options installed.ApplyOptions) (*installed.Result, error) {
+	if len(a.names) == 0 {
+		return &installed.Result{}, nil
+	}
+	defer systemProgress(a.out, a.system)()
+	// Nothing is written before all of the package was found to be this build.
+	try := options
+	try.DryRun = true
+	tried, err := a.system.Apply(ctx, a.names, try)
+	if err != nil || o.dryRun {
+		return tried, err
+	}
+	return a.finish(ctx, tried, options)
 }
 
 // adoptAll reads the packages that --from names.
@@ -87,9 +91,8 @@ func (a *adoption) adoptAll(ctx context.Context, o *applyOptions, only []string)
 	if err != nil {
 		return err
 	}
-	quiet := &output{stderr: a.out.stderr, quiet: true}
-	flags.each(ctx, quiet, list.targets, func(ctx context.Context, t *target, jobs int, p *packageProgress) *result {
-		a.adopt(ctx, t, jobs, wanted)
+	flags.each(ctx, a.out, list.targets, func(ctx context.Context, t *target, jobs int, p *packageProgress) *result {
+		a.adopt(ctx, t, jobs, p, wanted)
 		return nil
 	})
 	for _, t := range list.targets {
@@ -101,7 +104,7 @@ func (a *adoption) adoptAll(ctx context.Context, o *applyOptions, only []string)
 }
 
 // adopt verifies one package, and takes its signatures where it is installed.
-func (a *adoption) adopt(ctx context.Context, t *target, jobs int, wanted map[string]bool) {
+func (a *adoption) adopt(ctx context.Context, t *target, jobs int, progress *packageProgress, wanted map[string]bool) {
 	fail := func(err error) {
 		a.mu.Lock()
 		defer a.mu.Unlock()
@@ -129,7 +132,8 @@ func (a *adoption) adopt(ctx context.Context, t *target, jobs int, wanted map[st
 		a.elsewhere++
 		return
 	}
-	report, err := sign.Verify(ctx, pkg, a.trusted, sign.Options{Jobs: jobs})
+	progress.expect(info.InstalledSize)
+	report, err := sign.Verify(ctx, pkg, a.trusted, sign.Options{Jobs: jobs, Progress: progress.add})
 	if err != nil {
 		fail(err)
 		return

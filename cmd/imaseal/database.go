@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -31,6 +32,10 @@ func openDatabase(ctx context.Context, root *xattr.Root, f *rpmFlags) (installed
 	}
 	return db, err
 }
+
+// systemMemoryTarget is [memoryTarget] for installed systems: half a KiB for each of a
+// million files, and as much again before it is collected.
+const systemMemoryTarget = 1 << 30
 
 // systemFlags are the flags of every verb that works on an installed system.
 type systemFlags struct {
@@ -60,6 +65,8 @@ func (f *systemFlags) open(ctx context.Context) (*installed.System, error) {
 	if f.jobs < 1 {
 		return nil, fmt.Errorf("--jobs %d: at least 1 is needed", f.jobs)
 	}
+	// What is known of all files of a system is live, unlike what is read of packages.
+	debug.SetMemoryLimit(systemMemoryTarget)
 	root, err := xattr.OpenRoot(f.root)
 	if err != nil {
 		return nil, fmt.Errorf("--root: %w", err)

@@ -20,7 +20,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	err := root.ExecuteContext(ctx)
 	// A prompt hears of a signal before ctx does.
 	if ctx.Err() != nil || errors.Is(err, context.Canceled) {
-		fmt.Fprintln(stderr, "imaseal: interrupted; every package is either as it was or finished")
+		fmt.Fprintln(stderr, "imaseal: interrupted; every package, and every file of a system, is either as it was or finished")
 		return exitInterrupted
 	}
 	code, say := codeOf(err)

@@ -245,29 +245,33 @@ func (o *output) printSystemFindings(findings []systemFinding) {
 	}
 }
 
-// systemProgress draws how far the work on a system is.
+// systemProgress draws how far the work on a system is, in a bar for each time that
+// its files are gone through.
 func systemProgress(out *output, s *installed.System) (finish func()) {
 	p := startProgress(out, 1)
+	if p.bars == nil {
+		return p.close
+	}
 	var bar *mpb.Bar
-	s.Expect = func(files int) {
-		if p.bars != nil {
-			bar = p.bars.AddBar(int64(files), mpb.BarRemoveOnComplete(),
-				mpb.PrependDecorators(decor.Name(printable(s.Root.Dir()), decor.WCSyncSpaceR)),
-				mpb.AppendDecorators(
-					decor.CountersNoUnit("%d of %d files, "),
-					decor.Any(func(decor.Statistics) string { return fmt.Sprintf("% .1f", decor.SizeB1024(p.bytes.Load())) })))
-		}
-	}
-	s.Progress = func(files int, bytes int64) {
-		p.bytes.Add(bytes)
-		if bar != nil {
-			bar.IncrBy(files)
-		}
-	}
-	return func() {
+	end := func() {
 		if bar != nil {
 			bar.Abort(true)
 		}
+	}
+	s.Expect = func(files int) {
+		end()
+		bar = p.bars.AddBar(int64(files), mpb.BarRemoveOnComplete(),
+			mpb.PrependDecorators(decor.Name(printable(s.Root.Dir()), decor.WCSyncSpaceR)),
+			mpb.AppendDecorators(
+				decor.CountersNoUnit("%d of %d files, "),
+				decor.Any(func(decor.Statistics) string { return fmt.Sprintf("% .1f", decor.SizeB1024(p.bytes.Load())) })))
+	}
+	s.Progress = func(files int, bytes int64) {
+		p.bytes.Add(bytes)
+		bar.IncrBy(files)
+	}
+	return func() {
+		end()
 		p.close()
 	}
 }
