@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/imaseal/imaseal/sign"
 	"github.com/imaseal/imaseal/sign/xattr"
 )
@@ -403,5 +405,55 @@ func TestReportsComeInTheOrderOfTheDatabase(t *testing.T) {
 		if !slices.Equal(got, want) {
 			t.Fatalf("order %q, want %q", got, want)
 		}
+	}
+}
+
+// Somebody exchanges a folder for a link out of the root, and a file for a link to one
+// outside, as fast as he can. Nothing outside ever gets a label, though the content
+// there is just what was signed.
+func TestApplyUnderAttack(t *testing.T) {
+	s := newScene(t)
+	s.install("a", map[string]string{"usr/lib/x/b": "B", "usr/bin/a": "A"})
+	outside := t.TempDir()
+	for name, content := range map[string]string{"b": "B", "a": "A"} {
+		if err := os.WriteFile(filepath.Join(outside, name), []byte(content), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	in := func(path string) string { return filepath.Join(s.dir, path) }
+	if err := errors.Join(os.Symlink(outside, in("usr/lib/y")), os.Symlink(filepath.Join(outside, "a"), in("usr/bin/z"))); err != nil {
+		t.Fatal(err)
+	}
+	stop, done := make(chan struct{}), make(chan int)
+	go func() {
+		swaps := 0
+		defer func() { done <- swaps }()
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			for _, pair := range [][2]string{{"usr/lib/x", "usr/lib/y"}, {"usr/bin/a", "usr/bin/z"}} {
+				if err := unix.Renameat2(unix.AT_FDCWD, in(pair[0]), unix.AT_FDCWD, in(pair[1]), unix.RENAME_EXCHANGE); err == nil {
+					swaps++
+				}
+			}
+		}
+	}()
+	set := 0
+	for range 100 {
+		for _, r := range s.apply(ApplyOptions{Keys: s.keys}).Reports {
+			set += r.Changed
+		}
+		s.clear(ClearOptions{})
+	}
+	close(stop)
+	if swaps := <-done; swaps < 100 || set < 10 {
+		t.Skipf("only %d exchanges and %d labels: this file system is no place for the test", swaps, set)
+	}
+	s.dir = outside
+	if s.label("a") != nil || s.label("b") != nil {
+		t.Error("a file outside the root was labelled")
 	}
 }
