@@ -68,6 +68,9 @@ package is verified and its signatures are put into the database first.`) + "\n"
 }
 
 func runApply(ctx context.Context, out *output, o *applyOptions, args []string) error {
+	if o.system.rpm.filesFrom != "" && len(args) > 0 {
+		return errors.New("--files-from says which packages are meant: name none")
+	}
 	s, err := o.system.open(ctx)
 	if err != nil {
 		return err

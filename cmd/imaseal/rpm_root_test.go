@@ -239,6 +239,9 @@ func TestRPMCheck(t *testing.T) {
 			r.says(r.system(1, "check"), "/usr/bin/other (other:noarch): no label")
 			r.says(r.system(2, "check", "nothing"), "package nothing is not installed")
 			r.system(0, "apply")
+			r.says(r.system(2, "apply", "--files-from", "-", "hello"), "name none")
+			r.system(0, "apply", "--files-from", "-") // nothing was touched
+			r.says(r.system(2, "apply", "--files-from", r.keys+"/none"), "no such file")
 			r.says(r.system(2, "apply", "--from", r.keys), "rpm -U --replacepkgs")
 
 			// Validly signed, and still not what has that name.
