@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 	"strings"
 	"syscall"
 
@@ -40,6 +41,9 @@ func RunHook(system string) int {
 	if !ok || config.Mode == ModeOff {
 		return become(real)
 	}
+	// The lists of a package are read once and kept to the end: there is little garbage
+	// to wait for, and the memory is rather dpkg's.
+	debug.SetGCPercent(50)
 	h := &hook{call: called, system: system, config: config, real: real}
 	h.out.Root = called.root
 	for _, p := range problems {

@@ -64,18 +64,19 @@ func (p *payload) enter(path string, h *dpkgtar.Header) error {
 	if err := p.finish(); err != nil {
 		return err
 	}
+	var value []byte
+	i, signed := find(p.seal.files, path)
+	if signed {
+		value = p.seal.files[i].Value
+		path = p.seal.files[i].Path // the same, so that its memory is there once
+		p.met++
+	}
 	carrier, err := p.entries.Add(path, h.Kind, h.Link)
 	if err != nil {
 		return err
 	}
-	var value []byte
-	if i, ok := find(p.seal.files, path); ok {
-		if h.Kind != tar.TypeReg && h.Kind != tar.TypeLink {
-			return fmt.Errorf("%q has a signature and is no regular file", path)
-		}
-		value = p.seal.files[i].Value
-		path = p.seal.files[i].Path
-		p.met++
+	if signed && h.Kind != tar.TypeReg && h.Kind != tar.TypeLink {
+		return fmt.Errorf("%q has a signature and is no regular file", path)
 	}
 	switch h.Kind {
 	case tar.TypeReg:

@@ -148,8 +148,8 @@ func (d *decoder) takeLong(p []byte) error {
 func (h *Header) decode(b *[BlockSize]byte) error {
 	h.Name, _ = cString(b[0:100])
 	h.Link, _ = cString(b[157:257])
-	h.User, _ = cString(b[265:297])
-	h.Group, _ = cString(b[297:329])
+	keep(&h.User, b[265:297])
+	keep(&h.Group, b[297:329])
 	if h.Kind = b[156]; h.Kind == 0 {
 		h.Kind = tar.TypeReg
 	}
@@ -194,6 +194,15 @@ func checksum(b *[BlockSize]byte) (sum int64) {
 func cString(field []byte) (s string, ended bool) {
 	before, _, ended := bytes.Cut(field, []byte{0})
 	return string(before), ended
+}
+
+// keep is cString for fields of which most entries have the same: it takes no memory
+// for one that *s holds already.
+func keep(s *string, field []byte) {
+	before, _, _ := bytes.Cut(field, []byte{0})
+	if *s != string(before) {
+		*s = string(before)
+	}
 }
 
 // number reads a number as dpkg does: spaces, octal digits, then spaces and NULs
