@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -92,6 +93,33 @@ func TestOutcomeIsLogged(t *testing.T) {
 	info, err := os.Stat(name)
 	if err != nil || info.Mode().Perm()&0o027 != 0 {
 		t.Errorf("%v, %v", info.Mode(), err)
+	}
+}
+
+// docs/json.md names every field of the log.
+func TestLogIsDocumented(t *testing.T) {
+	text, err := os.ReadFile("../../docs/json.md")
+	must(t, err)
+	_, section, _ := strings.Cut(string(text), "/var/log/imaseal/install.log")
+	fields := reflect.TypeFor[outcome]()
+	found := 0
+	for i := range fields.NumField() {
+		name, _, _ := strings.Cut(fields.Field(i).Tag.Get("json"), ",")
+		if name == "" {
+			continue
+		}
+		found++
+		if !strings.Contains(section, "`"+name+"`") {
+			t.Errorf("%s is not documented", name)
+		}
+	}
+	for _, r := range []result{resultLabelled, resultUnsigned, resultUnlabelled, resultNoSupport, resultRefused} {
+		if !strings.Contains(section, "`"+string(r)+"`") {
+			t.Errorf("the result %s is not documented", r)
+		}
+	}
+	if found < 10 {
+		t.Errorf("%d fields", found)
 	}
 }
 

@@ -183,10 +183,10 @@ func (s *seal) readMembers(dir *xattr.Root, names []string) (*sign.Statement, er
 			s.statement, err = sign.ParseStatement(content)
 		case dpkgtar.PayloadSignatures:
 			stated(name, content)
-			s.files, err = sign.ParseAttributes(content)
+			s.files, err = parseSignatures(content)
 		case dpkgtar.ControlSignatures:
 			stated(name, content)
-			s.control, err = sign.ParseAttributes(content)
+			s.control, err = parseSignatures(content)
 		default:
 			var mode uint32
 			if mode, err = memberMode(dir, name); err != nil {
@@ -208,6 +208,25 @@ func (s *seal) readMembers(dir *xattr.Root, names []string) (*sign.Statement, er
 		}
 	}
 	return holds, s.covers(executed)
+}
+
+// parseSignatures reads a list of signatures, and takes nothing else for one: a digest
+// that is not signed would satisfy a policy that does not ask for signatures.
+func parseSignatures(text []byte) ([]sign.Entry, error) {
+	entries, err := sign.ParseAttributes(text)
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range entries {
+		sig, err := sign.ParseSignature(e.Value)
+		if err == nil && !sig.Hash.Strong() {
+			err = fmt.Errorf("it is over %s", sig.Hash)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("signature of %q: %w", e.Path, err)
+		}
+	}
+	return entries, nil
 }
 
 func memberMode(dir *xattr.Root, name string) (uint32, error) {

@@ -2,6 +2,7 @@ package dpkg
 
 import (
 	"archive/tar"
+	"bytes"
 	"errors"
 	"os"
 	"path/filepath"
@@ -89,7 +90,7 @@ func TestSealRefusals(t *testing.T) {
 		}, "does not state a digest of data.tar"},
 		"edited signatures": {func(p *testPackage) {
 			p.control = replaced(dpkgtar.PayloadSignatures, func(f *testFile) {
-				f.body += string(sign.FormatAttributes([]sign.Entry{{Path: "zz", Value: []byte("x")}}))
+				f.body += string(sign.FormatAttributes([]sign.Entry{{Path: "zz", Value: key.value(t, "")}}))
 			})
 		}, "digest of ima-signatures"},
 		"edited conffiles": {func(p *testPackage) { p.control = replaced("conffiles", func(f *testFile) { f.body = "/etc/x\n" }) }, "digest of conffiles"},
@@ -120,6 +121,16 @@ func TestSealRefusals(t *testing.T) {
 		"signatures that are none": {func(p *testPackage) {
 			p.control = replaced(dpkgtar.PayloadSignatures, func(f *testFile) { f.body = "# file: ../../etc/passwd\nsecurity.ima=0s\n\n" })
 		}, "ima-signatures: line 1"},
+		"digest that is not signed": {func(p *testPackage) {
+			p.entries = func(files, _ *[]sign.Entry) { (*files)[0].Value = append([]byte{4, 4}, make([]byte, 32)...) }
+		}, `signature of "etc/hello.conf"`},
+		"signature over SHA-1": {func(p *testPackage) {
+			p.entries = func(_, control *[]sign.Entry) {
+				value := bytes.Clone((*control)[0].Value) // the signer keeps it for equal files
+				value[2] = byte(sign.SHA1)
+				(*control)[0].Value = value
+			}
+		}, `signature of "postinst": it is over`},
 		"control with a field twice": {func(p *testPackage) { p.fields = "Package: hello\n" }, "stands there twice"},
 		"too many members": {func(p *testPackage) {
 			p.control = func(m []testFile) []testFile {

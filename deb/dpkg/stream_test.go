@@ -138,9 +138,13 @@ func TestPassageOfABadArchive(t *testing.T) {
 		"no end mark":            {data: func(b []byte) []byte { return b[:8*512+100] }, want: "no end mark"},
 		"no end mark at a block": {data: func(b []byte) []byte { return bytes.TrimRight(b, "\x00")[:8*512] }, want: "no end mark"},
 		"PAX":                    {data: func(b []byte) []byte { b[512+156] = 'x'; return b }, want: "PAX"},
-		"signature of no file":   {sign: func(files, _ *[]sign.Entry) { *files = append(*files, sign.Entry{Path: "zz", Value: []byte("x")}) }, want: "signature of /zz, but no such file"},
-		"signature of a folder":  {sign: func(files, _ *[]sign.Entry) { *files = append(*files, sign.Entry{Path: "zz", Value: []byte("x")}) }, files: func(p *testPackage) { p.files = append(p.files, folders("zz")[1]) }, want: `"zz" has a signature and is no regular file`},
-		"file without one":       {sign: func(files, _ *[]sign.Entry) { *files = (*files)[1:] }, want: "/etc/hello.conf has no signature, but the package says"},
+		"signature of no file": {sign: func(files, _ *[]sign.Entry) {
+			*files = append(*files, sign.Entry{Path: "zz", Value: key.value(t, "x")})
+		}, want: "signature of /zz, but no such file"},
+		"signature of a folder": {sign: func(files, _ *[]sign.Entry) {
+			*files = append(*files, sign.Entry{Path: "zz", Value: key.value(t, "x")})
+		}, files: func(p *testPackage) { p.files = append(p.files, folders("zz")[1]) }, want: `"zz" has a signature and is no regular file`},
+		"file without one": {sign: func(files, _ *[]sign.Entry) { *files = (*files)[1:] }, want: "/etc/hello.conf has no signature, but the package says"},
 		"empty file without one": {sign: func(files, _ *[]sign.Entry) {
 			*files = withoutEntry(*files, "usr/share/hello/empty")
 		}, want: "/usr/share/hello/empty has no signature"},
