@@ -46,6 +46,14 @@ var troubles = []trouble{
 		has(r.t, "setpriv")
 		return []string{"setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin"}
 	}, reason: "CAP_SYS_ADMIN", unsupported: true},
+	{name: "root of a user namespace", make: func(r *root) []string {
+		has(r.t, "unshare")
+		namespace := []string{"unshare", "--user", "--map-root-user"}
+		if out, err := output(r.command(namespace, "true")); err != nil {
+			r.t.Skipf("no user namespace: %v: %s", err, out)
+		}
+		return namespace
+	}, reason: "CAP_SYS_ADMIN", unsupported: true},
 	{name: "no space for attributes", make: func(r *root) []string { r.fill(troubledFiles + troubledFiles/2); return nil }, reason: "no space"},
 	{name: "no space for files", make: func(r *root) []string { r.fill(troubledFiles / 2); return nil }, reason: "o space left", always: true},
 }

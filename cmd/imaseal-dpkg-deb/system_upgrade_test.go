@@ -25,6 +25,8 @@ func TestWholeSystem(t *testing.T) {
 			r.enable(scope)
 			r.reinstallAll()
 			if suite == "bookworm" {
+				// By the other way, so that dpkg's own dpkg-deb is replaced behind it.
+				r.enable("all")
 				r.fullUpgrade("trixie")
 			}
 			r.imaseal("hook", "disable")
