@@ -201,6 +201,9 @@ func TestHookStatus(t *testing.T) {
 	if d := difference(t, before, m.files()); d != "" {
 		t.Errorf("status left something:\n%s", d)
 	}
+	if out := m.run("setpriv --reuid=65534 --regid=65534 --clear-groups imaseal hook status"); !strings.Contains(out, "in use for every dpkg") || !strings.Contains(out, "not proven: only root can install packages") {
+		t.Errorf("nobody is told\n%s", out)
+	}
 	for _, c := range []struct{ do, want string }{
 		{"echo 'modus = warn' > /etc/imaseal/install.conf.d/1.conf", `install.conf.d/1.conf:1: unknown key \"modus\"`},
 		{"rm /etc/imaseal/install.conf.d/1.conf; echo x > /etc/imaseal/certs/broken.crt", "/etc/imaseal/certs/broken.crt"},
