@@ -258,7 +258,9 @@ func TestDatabaseNames(t *testing.T) {
 	s.install(fakePackage{name: "prog", files: map[string]string{"usr/bin/prog": "P"}})
 	s.install(fakePackage{name: "removed", state: "config-files", files: map[string]string{"usr/bin/removed": "R"}})
 	s.install(fakePackage{name: "half", state: "half-installed", files: map[string]string{"usr/bin/half": "R"}})
+	s.write("var/lib/dpkg/info/prog:amd64.list", "/usr/bin/planted\n") // dpkg does not read it
 	d := s.open()
+	fileOf(t, packages(t, d)["prog:amd64"], "usr/bin/prog")
 	for _, c := range []struct {
 		names, want []string
 	}{
@@ -293,7 +295,15 @@ func TestDatabaseUpdatesOfAnInterruptedDpkg(t *testing.T) {
 	s.write("var/lib/dpkg/updates/0001", "Package: b\nStatus: install ok installed\nArchitecture: amd64\nVersion: 1.0-1\n")
 	s.write("var/lib/dpkg/updates/0000", "Package: a\nStatus: install ok not-installed\nArchitecture: amd64\n")
 	s.write("var/lib/dpkg/updates/tmp.i", "broken")
-	if got := slices.Sorted(maps.Keys(packages(t, s.open()))); !slices.Equal(got, []string{"b:amd64"}) {
+	// The last state of a package counts, in whatever order the folder is read.
+	for i := range 20 {
+		state := "not-installed"
+		if i == 19 {
+			state = "installed"
+		}
+		s.write(fmt.Sprintf("var/lib/dpkg/updates/%04d", i+10), "Package: c\nStatus: install ok "+state+"\nArchitecture: amd64\nVersion: 1\n")
+	}
+	if got := slices.Sorted(maps.Keys(packages(t, s.open()))); !slices.Equal(got, []string{"b:amd64", "c:amd64"}) {
 		t.Errorf("%q", got)
 	}
 }
@@ -398,6 +408,16 @@ func TestVerifyNoticesEdits(t *testing.T) {
 				t.Errorf("error %v, want %q", err, c.verify)
 			}
 		})
+	}
+}
+
+// A script that nobody signed is told all the same: dpkg will execute it.
+func TestDatabaseListsUnsignedScripts(t *testing.T) {
+	s := newFakeSystem(t)
+	s.install(fakePackage{name: "a", files: map[string]string{"usr/bin/a": "A"}})
+	s.write("var/lib/dpkg/info/a.prerm", "#!/bin/sh")
+	if f := fileOf(t, packages(t, s.open())["a:amd64"], "var/lib/dpkg/info/a.prerm"); !f.Script || f.Value != nil {
+		t.Errorf("%+v", f)
 	}
 }
 
