@@ -122,3 +122,53 @@ func TestFileThatAnotherPackageReplaces(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// dpkg keeps the installed conffile when the new one is the same, and throws that away
+// with its label.
+func TestConffileThatDpkgKeeps(t *testing.T) {
+	const script = "#!/bin/sh\nexit 0\n"
+	for what, c := range map[string]struct {
+		prepare func(t *testing.T, s *labelScene, at string)
+		want    bool
+	}{
+		"the same":      {func(*testing.T, *labelScene, string) {}, true},
+		"edited":        {func(t *testing.T, s *labelScene, at string) { s.write(t, at, script+"# mine\n") }, false},
+		"edited, alike": {func(t *testing.T, s *labelScene, at string) { s.write(t, at, "#!/bin/sh\nexit 1\n") }, false},
+		"another owner": {func(t *testing.T, s *labelScene, at string) { must(t, unix.Chown(at, 12, 12)) }, false},
+		"two names":     {func(t *testing.T, s *labelScene, at string) { must(t, os.Link(at, at+".too")) }, false},
+		"a link": {func(t *testing.T, s *labelScene, at string) {
+			must(t, os.Rename(at, at+".real"))
+			must(t, os.Symlink("hello.real", at))
+		}, true},
+		"a pipe": {func(t *testing.T, s *labelScene, at string) {
+			must(t, os.Remove(at))
+			must(t, unix.Mkfifo(at, 0o755))
+		}, false},
+		"with a label that does not hold": {func(t *testing.T, s *labelScene, at string) {
+			must(t, unix.Setxattr(at, sign.XattrName, []byte{4, 4, 1}, 0))
+		}, true},
+		"with another's": {func(t *testing.T, s *labelScene, at string) {
+			must(t, unix.Setxattr(at, sign.XattrName, newTestKey(t).value(t, script), 0))
+		}, false},
+	} {
+		t.Run(what, func(t *testing.T) {
+			s := newLabelScene(t)
+			at := filepath.Join(s.root, "etc/init.d/hello")
+			s.write(t, at, script)
+			c.prepare(t, s, at)
+			if err := s.label(t, nil); err != nil {
+				t.Fatal(err)
+			}
+			if !s.has(t, "etc/init.d/hello.dpkg-new", script) {
+				t.Error("the new one has no label")
+			}
+			got := s.has(t, at, script)
+			if what == "a link" {
+				got = s.has(t, at+".real", script)
+			}
+			if got != c.want {
+				t.Errorf("the installed one has the label: %v", got)
+			}
+		})
+	}
+}
