@@ -56,7 +56,7 @@ func (l *lab) newScene(ctx context.Context, k *kernel, root, suite string) (*sce
 			return nil, err
 		}
 	}
-	return s, l.systemRoot(ctx, root, suite, "", s.key(k.systemKey))
+	return s, l.systemRoot(ctx, root, suite, s.key(k.systemKey))
 }
 
 func (s *scene) addKey(key signingKey, trusted bool) error {

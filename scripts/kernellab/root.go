@@ -103,25 +103,31 @@ func (l *lab) forget(prefix, keep string) {
 	}
 }
 
-// systemRoot makes, in dir, a minimal system of the suite as an administrator
-// makes one: what debootstrap made of the archive's packages gets the signatures of
-// the same packages, signed.
-func (l *lab) systemRoot(ctx context.Context, dir, suite, besides string, key signingKey) error {
+// bareRoot copies what debootstrap made of a suite's packages to dir, and returns the
+// folder of the same packages, signed.
+func (l *lab) bareRoot(ctx context.Context, dir, suite, besides string, key signingKey) (packages string, err error) {
 	base, err := l.script(ctx, "debian-root", suite, besides)
 	if err != nil {
-		return err
+		return "", err
 	}
-	packages, err := l.signedPackages(ctx, suite, besides, key)
+	if packages, err = l.signedPackages(ctx, suite, besides, key); err != nil {
+		return "", err
+	}
+	if err := l.run(ctx, "", nil, "cp", "-a", base+"/.", dir); err != nil {
+		return "", err
+	}
+	return packages, l.run(ctx, "", nil, "sh", "-c", `rm -f "$1"/var/cache/apt/archives/*.deb`, "sh", dir)
+}
+
+// systemRoot makes, in dir, a minimal system of the suite as an administrator
+// makes one: what debootstrap made of the archive's packages gets the signatures of
+// the same packages, signed, and the hook.
+func (l *lab) systemRoot(ctx context.Context, dir, suite string, key signingKey) error {
+	packages, err := l.bareRoot(ctx, dir, suite, "", key)
 	if err != nil {
 		return err
 	}
 	defer l.step("labelling a root of %s", suite)()
-	if err := l.run(ctx, "", nil, "cp", "-a", base+"/.", dir); err != nil {
-		return err
-	}
-	if err := l.run(ctx, "", nil, "sh", "-c", `rm -f "$1"/var/cache/apt/archives/*.deb`, "sh", dir); err != nil {
-		return err
-	}
 	if err := l.run(ctx, "", nil, l.imaseal, "apply", "--quiet", "--root", dir, "--cert", key.cert, "--from", packages); err != nil {
 		return err
 	}
