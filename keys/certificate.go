@@ -163,7 +163,9 @@ var oidAuthorityKeyID = asn1.ObjectIdentifier{2, 5, 29, 35}
 
 // KeyID returns the key id that signatures by the key carry: that of the subject
 // key identifier of cert, under which kernels find it, or the computed one where
-// cert is nil or has none. The warning is not empty when the two differ.
+// cert is nil or has none. The warning is not empty when the two differ, or when
+// kernels would not find the key: they file one without the identifier under a name
+// made of issuer and serial number.
 func KeyID(cert *x509.Certificate, pub crypto.PublicKey) (id sign.KeyID, warning string, err error) {
 	computed, err := sign.KeyIDFromPublicKey(pub)
 	if err != nil || cert == nil {
@@ -173,7 +175,10 @@ func KeyID(cert *x509.Certificate, pub crypto.PublicKey) (id sign.KeyID, warning
 	if err != nil {
 		return 0, "", err
 	}
-	if id != computed {
+	switch {
+	case len(cert.SubjectKeyId) == 0:
+		warning = "the certificate has no subject key identifier: a kernel takes it and never finds it, so it will refuse these signatures"
+	case id != computed:
 		warning = fmt.Sprintf("the certificate's subject key identifier gives key id %s, its public key %s: the first is used, as kernels find the key by it", id, computed)
 	}
 	return id, warning, nil
