@@ -24,6 +24,7 @@ var buildHook = sync.OnceValues(func() (dir string, err error) {
 	if dir, err = os.MkdirTemp("", "imaseal-hook-"); err != nil {
 		return "", err
 	}
+	builtHook = dir
 	out, err := exec.Command("go", "build", "-ldflags", "-X main.system="+filepath.Join(dir, "system"),
 		"-o", filepath.Join(dir, "bin", "dpkg-deb"), "github.com/imaseal/imaseal/cmd/imaseal-dpkg-deb").CombinedOutput()
 	if err != nil {
@@ -32,11 +33,12 @@ var buildHook = sync.OnceValues(func() (dir string, err error) {
 	return dir, err
 })
 
+// builtHook is its folder once it was built.
+var builtHook = filepath.Join(os.TempDir(), "imaseal-hook-none")
+
 func TestMain(m *testing.M) {
 	status := m.Run()
-	if dir, err := buildHook(); err == nil {
-		os.RemoveAll(dir)
-	}
+	os.RemoveAll(builtHook)
 	os.Exit(status)
 }
 

@@ -221,17 +221,17 @@ func TestPassageEndsWithDpkg(t *testing.T) {
 		t.Errorf("in the middle: %v", err)
 	}
 	// dpkg dies while the pipe is drained, with data in it.
-	r, w = pipeOf(t)
-	if _, err := w.WriteString("data"); err != nil {
+	r2, w2 := pipeOf(t)
+	if _, err := w2.WriteString("data"); err != nil {
 		t.Fatal(err)
 	}
 	go func() {
 		time.Sleep(50 * time.Millisecond)
-		r.Close()
+		r2.Close()
 	}()
 	var before, after unix.Rusage
 	_ = unix.Getrusage(unix.RUSAGE_SELF, &before)
-	if err := drain(int(w.Fd())); !errors.Is(err, errGone) {
+	if err := drain(int(w2.Fd())); !errors.Is(err, errGone) {
 		t.Errorf("while draining: %v", err)
 	}
 	_ = unix.Getrusage(unix.RUSAGE_SELF, &after)
@@ -239,7 +239,7 @@ func TestPassageEndsWithDpkg(t *testing.T) {
 		t.Errorf("draining took %v of processor time", spent)
 	}
 	// It is gone already.
-	if err := writeAll(int(w.Fd()), []byte("x")); !errors.Is(err, errGone) {
+	if err := writeAll(int(w2.Fd()), []byte("x")); !errors.Is(err, errGone) {
 		t.Errorf("afterwards: %v", err)
 	}
 }
