@@ -62,7 +62,8 @@ func KeyIDFromPublicKey(pub crypto.PublicKey) (KeyID, error) {
 }
 
 // KeyIDFromCertificate returns the key id under which the kernel files cert:
-// that of its subject key identifier, or the computed one where it has none.
+// that of its subject key identifier. Where it has none it is the computed one, as
+// evmctl has it; a kernel then finds no key.
 func KeyIDFromCertificate(cert *x509.Certificate) (KeyID, error) {
 	if len(cert.SubjectKeyId) >= 4 {
 		return keyIDFromSKID(cert.SubjectKeyId), nil

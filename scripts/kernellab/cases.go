@@ -206,12 +206,17 @@ func (s *scene) variations(ctx context.Context, what string, content []byte) err
 	if err != nil {
 		return err
 	}
+	unfindable, err := signFile(ctx, odd[slices.IndexFunc(odd, func(k signingKey) bool { return k.name == "no-subject-key-identifier" })], sign.SHA256, content)
+	if err != nil {
+		return err
+	}
 	changed := slices.Clone(content)
 	changed[len(changed)-2] ^= 1
 	for _, v := range []variation{
 		{"signed", content, label, plan.Allowed},
 		{"unsigned", content, nil, plan.Denied},
 		{"signed by a key that is not trusted", content, stranger, plan.Denied},
+		{"signed by a key whose certificate has no identifier", content, unfindable, plan.Denied},
 		{"with one byte changed", changed, label, plan.Denied},
 		{"with one byte appended", append(slices.Clone(content), '\n'), label, plan.Denied},
 		{"cut short", content[:len(content)-1], label, plan.Denied},

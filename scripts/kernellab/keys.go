@@ -97,6 +97,8 @@ var oddCertificates = []struct {
 	{"ca-certificate", plan.Denied, false, func(c *x509.Certificate) {
 		c.IsCA, c.KeyUsage = true, x509.KeyUsageDigitalSignature|x509.KeyUsageCertSign
 	}},
+	// Taken, but no signature by it is: nothing finds the key.
+	{"no-subject-key-identifier", plan.Allowed, false, func(c *x509.Certificate) { c.SubjectKeyId = []byte{} }},
 	{"expired", plan.Allowed, false, func(c *x509.Certificate) { c.NotAfter = c.NotBefore.AddDate(0, 0, 1) }},
 }
 
@@ -148,12 +150,13 @@ func (l *lab) signingKeys() (good []signingKey, odd []signingKey, err error) {
 }
 
 func (c *ca) issue(dir, name string, key crypto.Signer, template *x509.Certificate) error {
-	skid, err := sign.SubjectKeyID(key.Public())
-	if err != nil {
-		return err
+	if template.SubjectKeyId == nil { // crypto/x509 gives one to a CA only
+		skid, err := sign.SubjectKeyID(key.Public())
+		if err != nil {
+			return err
+		}
+		template.SubjectKeyId = skid
 	}
-	// crypto/x509 gives one to a CA only, and the kernel finds no key without it.
-	template.SubjectKeyId = skid
 	der, err := x509.CreateCertificate(rand.Reader, template, c.certificate, key.Public(), c.key)
 	if err != nil {
 		return fmt.Errorf("certificate %s: %w", name, err)
