@@ -61,6 +61,8 @@ func TestImages(t *testing.T) {
 		"the hook of image-c has dpkg-deb's name":        `cmp image-c/usr/bin/dpkg-deb image-c/usr/lib/imaseal/dpkg-deb`,
 		"the archive kept the labels":                    `cmp <(cd image-c && getfattr -R -d -m security.ima . | sort) <(cd image-d && getfattr -R -d -m security.ima . | sort)`,
 		"no name of image-c is another's or nobody's":    `imaseal check --root image-c --unowned`,
+		"no name of image-e is another's or nobody's":    `imaseal check --root image-e --unowned`,
+		"dpkg of image-e finds nothing wrong":            `chroot image-e dpkg --audit && chroot image-e dpkg --verify && imaseal hook status --root image-e`,
 		"image-b has labels":                             `getfattr -m security.ima image-b/usr/bin/dpkg | grep -q security.ima`,
 		"nothing of the hook is in image-a":              `! test -e image-a/usr/lib/imaseal && ! grep -q imaseal image-a/var/lib/dpkg/status`,
 	}
