@@ -80,6 +80,14 @@ func TestResults(t *testing.T) {
 	if strings.Contains(out.String(), "good") {
 		t.Errorf("what is as expected is shown:\n%s", out.String())
 	}
+	file, err := r.writeMarkdown()
+	if err != nil {
+		t.Fatal(err)
+	}
+	table, err := os.ReadFile(file)
+	if want := "| 1 what is signed runs | 6.1 | 3 | 2 | 0 | 2 |\n"; err != nil || !strings.HasSuffix(string(table), want) {
+		t.Errorf("the table does not end in %q: %s, %v", want, table, err)
+	}
 	text, err := os.ReadFile(r.file.Name())
 	if err != nil || strings.Count(string(text), "\n") != 3 {
 		t.Errorf("the file of records: %v\n%s", err, text)

@@ -138,7 +138,9 @@ func (l *lab) runCases(ctx context.Context, args []string, w io.Writer) error {
 		}
 	}
 	wrong := r.print(w)
-	fmt.Fprintf(w, "records: %s\n", r.file.Name())
+	table, err := r.writeMarkdown()
+	failed = errors.Join(failed, err)
+	fmt.Fprintf(w, "records: %s\ntable:   %s\n", r.file.Name(), table)
 	if wrong > 0 {
 		failed = errors.Join(failed, fmt.Errorf("%d checks were not as expected", wrong))
 	}

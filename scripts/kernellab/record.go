@@ -93,3 +93,14 @@ func (r *results) print(w io.Writer) (wrong int) {
 	table.Flush()
 	return wrong
 }
+
+// writeMarkdown writes the table as docs/verification.md has it, beside the records.
+func (r *results) writeMarkdown() (file string, err error) {
+	var b strings.Builder
+	fmt.Fprintf(&b, "| case | kernel | checks | allowed | denied | not as expected |\n|---|---|---|---|---|---|\n")
+	for _, row := range r.rows() {
+		fmt.Fprintf(&b, "| %d %s | %s | %d | %d | %d | %d |\n", row.number, caseTitle(row.number), row.kernel, row.checks, row.allowed, row.denied, row.wrong)
+	}
+	file = strings.TrimSuffix(r.file.Name(), ".jsonl") + ".md"
+	return file, os.WriteFile(file, []byte(b.String()), 0o644)
+}
