@@ -73,5 +73,11 @@ func runCheck(ctx context.Context, out *output, o *checkOptions, args []string) 
 	if err != nil {
 		return err
 	}
-	return out.printSystem(newSystemResult("checked", s, result), "")
+	r := newSystemResult("checked", s, result)
+	defer func() {
+		if r.has(installed.KindUnlabelled) {
+			out.note("imaseal apply sets the labels that are missing")
+		}
+	}()
+	return out.printSystem(r, "")
 }

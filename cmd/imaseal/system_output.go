@@ -114,6 +114,11 @@ func worseVerdict(a, b string) string {
 	return verdictOK
 }
 
+// has reports whether there is a finding of that kind.
+func (r *systemResult) has(kind installed.Kind) bool {
+	return slices.ContainsFunc(r.Findings, func(f systemFinding) bool { return f.Reason == string(kind) })
+}
+
 // exit returns the exit code that the result stands for.
 func (r *systemResult) exit() error {
 	return exitCodeOf([]*result{{Verdict: r.Verdict}})
