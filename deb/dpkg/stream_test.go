@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"strings"
@@ -293,4 +294,61 @@ func TestPayloadHashesSharedFiles(t *testing.T) {
 	if len(hashed) != 4 {
 		t.Errorf("%v have a digest", hashed)
 	}
+}
+
+// Whatever an archive holds, it is either the one that was signed or refused, and what
+// was seen of it fits together.
+func FuzzPayload(f *testing.F) {
+	key := newTestKey(f)
+	control, data := hello().parts(f, key)
+	s := &seal{statement: new(sign.Statement), conffiles: map[string]bool{"etc/hello.conf": true}}
+	for _, m := range control {
+		if m.Name == "./"+dpkgtar.PayloadSignatures {
+			entries, err := parseSignatures([]byte(m.body))
+			if err != nil {
+				f.Fatal(err)
+			}
+			s.files = entries
+		}
+	}
+	f.Add(data, uint16(512), byte(1))
+	f.Add(data, uint16(1500), byte('5'))
+	f.Fuzz(func(t *testing.T, raw []byte, at uint16, with byte) {
+		// The headers that the fuzzer breaks get a checksum that holds.
+		raw = bytes.Clone(raw)
+		if int(at) < len(raw) {
+			raw[at] ^= with
+			if block := raw[int(at)&^511:]; len(block) >= 512 {
+				copy(block[148:156], "        ")
+				sum := 0
+				for _, c := range block[:512] {
+					sum += int(c)
+				}
+				copy(block[148:156], fmt.Sprintf("%06o\x00 ", sum))
+			}
+		}
+		p := newPayload(s, map[string]bool{"usr/bin/hello": true})
+		for rest := raw; len(rest) > 0 && !p.scanner.Ended(); rest = rest[min(len(rest), 4096):] {
+			if _, err := p.scanner.Scan(rest[:min(len(rest), 4096)]); err != nil {
+				return
+			}
+		}
+		digest := sha256.Sum256(raw)
+		s.data = digest
+		if p.end(digest[:]) != nil {
+			return
+		}
+		signed := 0
+		for _, target := range p.targets {
+			if target.value != nil {
+				signed += 1 + len(target.links)
+			}
+			if target.digest != nil && len(target.digest.sum) != sha256.Size {
+				t.Errorf("%q has no digest", target.path)
+			}
+		}
+		if signed < len(s.files) {
+			t.Errorf("%d names have a signature, the package has %d", signed, len(s.files))
+		}
+	})
 }
