@@ -34,10 +34,10 @@ with --unowned, programs that belong to no package.
 Critical is what was not signed like this: wrong name, foreign file, digest
 mismatch, bad signature, not a regular file, bad statement, malformed, unsigned
 script. A problem is what the kernel may refuse: no label, missing, unknown key ID,
-extra label, conffile locked, unowned, changed meanwhile. A notice is as it may be
-and does not fail the check: conffile edited, conffile deleted, other key, local
-signature, no label possible (the content is right, the file system takes no
-labels).`) + "\n" + exitStatusHelp,
+extra label, conffile locked, taken over (by a package that does not sign it),
+unowned, changed meanwhile. A notice is as it may be and does not fail the check:
+conffile edited, conffile deleted, other key, local signature, no label possible
+(the content is right, the file system takes no labels).`) + "\n" + exitStatusHelp,
 		Example: examples(
 			`imaseal check`,
 			`imaseal check --cert keys/signing.crt openssh-server`,

@@ -214,8 +214,8 @@ func (d *Database) list(p *installed.Package, r *record, names []string, sums ma
 		conffiles[c.path] = c.md5
 	}
 	p.Files = make([]installed.File, 0, len(names)+len(s.control))
-	add := func(name string, value []byte) {
-		f := installed.File{Path: d.diversions.Name(name, r.name), Value: value}
+	add := func(name string, value []byte, unlisted bool) {
+		f := installed.File{Path: d.diversions.Name(name, r.name), Value: value, Unlisted: unlisted}
 		if digest, ok := conffiles[name]; ok {
 			f.Config, f.Optional, f.Digest = true, true, digest
 			f.Path = conffileTarget(d.root, f.Path)
@@ -234,11 +234,11 @@ func (d *Database) list(p *installed.Package, r *record, names []string, sums ma
 	listed := make(map[string]bool, len(names))
 	for _, name := range names {
 		listed[name] = true
-		add(name, s.payload[name])
+		add(name, s.payload[name], false)
 	}
 	for _, e := range s.entries {
 		if !listed[e.Path] {
-			add(e.Path, e.Value)
+			add(e.Path, e.Value, true)
 		}
 	}
 	if r.name == HookOwner && d.diversions.by[below(NamePath)].pkg == HookOwner {

@@ -338,7 +338,7 @@ func TestDatabaseShortenedList(t *testing.T) {
 	s.install(fakePackage{name: "a", files: map[string]string{"usr/bin/a": "A", "usr/bin/b": "B"}})
 	s.write("var/lib/dpkg/info/a.list", "/.\n/usr\n/usr/bin\n/usr/bin/a\n")
 	p := packages(t, s.open())["a:amd64"]
-	if f := fileOf(t, p, "usr/bin/b"); !bytes.Equal(f.Value, s.sign("B")) {
+	if f := fileOf(t, p, "usr/bin/b"); !bytes.Equal(f.Value, s.sign("B")) || !f.Unlisted || fileOf(t, p, "usr/bin/a").Unlisted {
 		t.Errorf("%+v", f)
 	}
 	if len(p.Files) != 2 {

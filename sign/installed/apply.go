@@ -125,6 +125,9 @@ func (a *applying) foreign(p *Package) bool {
 
 // file labels one file.
 func (a *applying) file(w *worker, t *task) {
+	if _, ok := a.owners.taken(t.file); ok {
+		return
+	}
 	f, err := a.system.Root.Open(t.file.Path)
 	switch {
 	case err == nil:

@@ -133,6 +133,12 @@ func (c *checking) database(r *Report) {
 
 // file judges one file.
 func (c *checking) file(w *worker, t *task) {
+	if by, ok := c.owners.taken(t.file); ok {
+		if by.file.Value == nil {
+			t.find(KindTaken, "the package signs it, but "+by.pkg.ID()+" has taken it over and does not")
+		}
+		return
+	}
 	if t.file.Script && t.file.Value == nil && t.report.Package.Signed && t.report.Package.Malformed == nil {
 		t.find(KindUnsigned, "it was not in the package, and will be executed as root")
 	}

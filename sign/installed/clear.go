@@ -29,7 +29,7 @@ func (s *System) Clear(ctx context.Context, names []string, o ClearOptions) (*Re
 			return nil, err
 		}
 	}
-	stay := s.ownersOf(others)
+	stay, all := s.ownersOf(others), s.ownersOf(selected, others)
 	result := &Result{Errors: errs}
 	var tasks []task
 	for _, p := range selected {
@@ -39,7 +39,7 @@ func (s *System) Clear(ctx context.Context, names []string, o ClearOptions) (*Re
 			report.find("", KindMalformed, p.Malformed.Error())
 		}
 		for i := range p.Files {
-			if p.Files[i].Value != nil {
+			if _, taken := all.taken(&p.Files[i]); p.Files[i].Value != nil && !taken {
 				tasks = append(tasks, task{report: report, file: &p.Files[i]})
 			}
 		}

@@ -31,6 +31,7 @@ const (
 	KindKept         Kind = "other label"        // carries a label that was left alone
 	KindExtra        Kind = "extra label"        // a label that does not hold, on a file that no package signs
 	KindStale        Kind = "conffile locked"    // edited, and its label no longer holds
+	KindTaken        Kind = "taken over"         // signed by one package, now another's that does not
 	KindUnowned      Kind = "unowned"            // an executable file of no package, without a signature
 	KindChanging     Kind = "changed meanwhile"  // written while it was looked at
 	KindError        Kind = "error"              // something could not be done

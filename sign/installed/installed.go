@@ -59,6 +59,9 @@ type File struct {
 	// Script says that it is a maintainer script, which the package manager keeps
 	// beside its database. Such files have no name of their own to protect.
 	Script bool
+	// Unlisted says that the package signs the file, but that the database does not
+	// list it any more: another package took it over, or the list was shortened.
+	Unlisted bool
 	// Optional says that the file may be missing, as %ghost and excluded files.
 	Optional bool
 }

@@ -71,11 +71,25 @@ func (o *owners) peek(p string) string {
 func (o *owners) values(p string) [][]byte {
 	var values [][]byte
 	for _, owner := range o.of(p) {
-		if owner.file.Value != nil {
+		if owner.file.Value != nil && !owner.file.Unlisted {
 			values = append(values, owner.file.Value)
 		}
 	}
 	return values
+}
+
+// taken returns the package that took over a file which its own package does not list
+// any more; one that signs it, if there is such.
+func (o *owners) taken(f *File) (by owner, ok bool) {
+	if !f.Unlisted {
+		return owner{}, false
+	}
+	for _, other := range o.of(f.Path) {
+		if !other.file.Unlisted && (!ok || by.file.Value == nil) {
+			by, ok = other, true
+		}
+	}
+	return by, ok
 }
 
 // An index finds the file of a package by its signature.

@@ -3,6 +3,7 @@ package installed
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -82,31 +83,28 @@ func (s *System) read(ctx context.Context, names []string) (packages []*Package,
 }
 
 // others returns the installed packages that may share files with a selected one and
-// are not selected: those of its name, for other architectures, and any other RPM.
+// are not selected: those of its name, for other architectures, any other RPM, and any
+// package at all where one may have taken a file over.
 func (s *System) others(ctx context.Context, selected []*Package) ([]*Package, error) {
 	var names []string
 	known := map[packageKey]bool{}
+	every := false
 	for _, p := range selected {
 		names = append(names, p.Name)
 		known[p.key()] = true
+		every = every || p.Format == "rpm" || slices.ContainsFunc(p.Files, func(f File) bool { return f.Unlisted })
 	}
 	if len(names) == 0 {
 		return nil, nil
 	}
-	if selected[0].Format == "rpm" {
+	if every {
 		names = nil
 	}
 	all, _, err := s.read(ctx, names)
 	if err != nil {
 		return nil, err
 	}
-	var others []*Package
-	for _, p := range all {
-		if !known[p.key()] {
-			others = append(others, p)
-		}
-	}
-	return others, nil
+	return slices.DeleteFunc(all, func(p *Package) bool { return known[p.key()] }), nil
 }
 
 // A task is one file of a package to be worked on, and what came of it. Workers
