@@ -209,9 +209,16 @@ func (d *Database) open(r *record) (*installed.Package, error) {
 // list fills the files of the package in: those of the file list, those that the
 // signatures name besides, as a list can be shortened, and the maintainer scripts.
 func (d *Database) list(p *installed.Package, r *record, names []string, sums map[string][]byte, s *signatures) {
+	// Of a signed package the member conffiles is signed; in the status file any file
+	// could be called one that an administrator may edit.
 	conffiles := make(map[string][]byte, len(r.conffiles))
+	for name := range s.conffiles {
+		conffiles[name] = nil
+	}
 	for _, c := range r.conffiles {
-		conffiles[c.path] = c.md5
+		if s.conffiles == nil || s.conffiles[c.path] {
+			conffiles[c.path] = c.md5
+		}
 	}
 	p.Files = make([]installed.File, 0, len(names)+len(s.control))
 	add := func(name string, value []byte, unlisted bool) {

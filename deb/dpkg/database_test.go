@@ -411,6 +411,22 @@ func TestVerifyNoticesEdits(t *testing.T) {
 	}
 }
 
+// Whoever edits the status file cannot make a file one that may be edited.
+func TestConffilesOfASignedPackageAreSigned(t *testing.T) {
+	for _, unsigned := range []bool{false, true} {
+		s := newFakeSystem(t)
+		s.install(fakePackage{name: "a", files: map[string]string{"usr/bin/a": "A"}, conffiles: map[string]string{"etc/a": "C", "etc/b": "C"}, unsigned: unsigned})
+		s.write("var/lib/dpkg/status", "Package: a\nStatus: install ok installed\nArchitecture: amd64\nVersion: 1.0-1\nConffiles:\n"+
+			" /usr/bin/a "+strings.Repeat("0a", 16)+"\n /etc/a newconffile\n")
+		p := packages(t, s.open())["a:amd64"]
+		for path, want := range map[string]bool{"usr/bin/a": unsigned, "etc/a": true, "etc/b": !unsigned} {
+			if f := fileOf(t, p, path); f.Config != want {
+				t.Errorf("unsigned %v: %s is a conffile: %v", unsigned, path, f.Config)
+			}
+		}
+	}
+}
+
 // A script that nobody signed is told all the same: dpkg will execute it.
 func TestDatabaseListsUnsignedScripts(t *testing.T) {
 	s := newFakeSystem(t)

@@ -1,6 +1,7 @@
 package dpkg
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -22,6 +23,7 @@ type signatures struct {
 	entries   []sign.Entry
 	payload   map[string][]byte // the same by path
 	control   map[string][]byte
+	conffiles map[string]bool              // that the package brought; nil of an unsigned one
 	digests   map[string][sha256.Size]byte // of the members that were read here
 }
 
@@ -42,7 +44,7 @@ func (s *signatures) read() (signed bool, err error) {
 		return false, nil
 	}
 	if err := s.parse(text); err != nil {
-		s.entries, s.payload, s.control = nil, nil, nil
+		s.entries, s.payload, s.control, s.conffiles = nil, nil, nil, nil
 		return true, err
 	}
 	return true, nil
@@ -70,6 +72,13 @@ func (s *signatures) parse(text map[string][]byte) error {
 		return fmt.Errorf("%s: %w", dpkgtar.ControlSignatures, err)
 	}
 	s.payload, s.control = byPath(s.entries), byPath(scripts)
+	conffiles, err := s.database.readMember(s.record, "conffiles", maxListSize)
+	if err != nil {
+		return err
+	}
+	if s.conffiles, err = readConffiles(bytes.NewReader(conffiles)); err != nil {
+		return fmt.Errorf("conffiles: %w", err)
+	}
 	s.digests = map[string][sha256.Size]byte{}
 	for _, member := range []string{dpkgtar.PayloadSignatures, dpkgtar.ControlSignatures} {
 		s.digests[member] = sha256.Sum256(text[member])
