@@ -57,7 +57,7 @@ func (l *lab) umlKernel(ctx context.Context) (*kernel, error) {
 			// Writes go to a file of their own, so that the image stays as it was made.
 			cmd := exec.CommandContext(ctx, program, "mem=768M", "initrd="+initramfs,
 				"ubd0="+filepath.Join(scratch, "written")+","+image,
-				"con=null", "con0=null,fd:1", "console=tty0", "quiet", "ima_appraise=enforce", "audit=1", "umid=imaseal"+filepath.Base(scratch))
+				"con=null", "con0=fd:0,fd:1", "console=tty0", "quiet", "rootfstype=ramfs", "ima_appraise=enforce", "audit=1", "umid=imaseal"+filepath.Base(scratch))
 			cmd.Env = append(os.Environ(), "TMPDIR="+scratch, "HOME="+scratch)
 			return cmd
 		},
@@ -90,6 +90,10 @@ func (l *lab) boot(ctx context.Context, k *kernel, p plan.Plan, files map[string
 	ctx, cancel := context.WithTimeout(ctx, k.limit)
 	defer cancel()
 	cmd := k.command(ctx, archive, image, scratch)
+	if p.Shell {
+		cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+		return cmd.Run()
+	}
 	console, err := cmd.StdoutPipe()
 	if err != nil {
 		return err

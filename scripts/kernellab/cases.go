@@ -29,21 +29,28 @@ type scene struct {
 	files  map[string][]byte
 }
 
-// execPolicy appraises, and measures, all that is executed from the root file system. The
-// initramfs is exempt by its not being that: its file system has no attributes.
-const execPolicy = "appraise func=BPRM_CHECK appraise_type=imasig fsuuid=" + imageUUID + "\n" +
-	"appraise func=MMAP_CHECK mask=MAY_EXEC appraise_type=imasig fsuuid=" + imageUUID + "\n" +
-	"appraise func=MODULE_CHECK appraise_type=imasig fsuuid=" + imageUUID + "\n" +
-	"measure func=BPRM_CHECK fsuuid=" + imageUUID + "\n" +
-	"measure func=MMAP_CHECK mask=MAY_EXEC fsuuid=" + imageUUID + "\n"
+// execPolicy appraises, and measures, all that is executed. The one exemption is the
+// initramfs, a ramfs, which has no attributes.
+const execPolicy = bootPolicy + `dont_measure fsmagic=0x858458f6
+measure func=BPRM_CHECK
+measure func=MMAP_CHECK mask=MAY_EXEC
+`
 
-// newScene begins a boot of k on a root of suite.
-func (l *lab) newScene(ctx context.Context, k *kernel, root, suite string) (*scene, error) {
+// bootPolicy is that of docs/enforcing.md.
+const bootPolicy = `dont_appraise fsmagic=0x858458f6
+appraise func=BPRM_CHECK appraise_type=imasig
+appraise func=MMAP_CHECK mask=MAY_EXEC appraise_type=imasig
+appraise func=MODULE_CHECK appraise_type=imasig
+`
+
+// newScene begins a boot of k: it makes, below the folder work, a root of Debian 12 with
+// the packages besides.
+func (l *lab) newScene(ctx context.Context, k *kernel, work, besides string) (*scene, error) {
 	good, odd, err := l.signingKeys()
 	if err != nil {
 		return nil, err
 	}
-	s := &scene{lab: l, kernel: k, root: root, keys: good, files: map[string][]byte{}, judge: judge{new(sign.TrustedKeys)}}
+	s := &scene{lab: l, kernel: k, root: filepath.Join(work, "root"), keys: good, files: map[string][]byte{}, judge: judge{new(sign.TrustedKeys)}}
 	s.plan = plan.Plan{Device: k.device, Keyring: k.keyring, Policy: execPolicy}
 	for _, name := range diskModules {
 		if content, ok := k.modules["/"+name+".ko"]; ok {
@@ -56,7 +63,13 @@ func (l *lab) newScene(ctx context.Context, k *kernel, root, suite string) (*sce
 			return nil, err
 		}
 	}
-	return s, l.systemRoot(ctx, root, suite, s.key(k.systemKey))
+	if err := l.build(ctx, work, s.key(k.systemKey)); err != nil {
+		return nil, err
+	}
+	if err := os.Mkdir(s.root, 0o755); err != nil {
+		return nil, err
+	}
+	return s, l.systemRoot(ctx, s.root, "bookworm", besides, s.key(k.systemKey))
 }
 
 func (s *scene) addKey(key signingKey, trusted bool) error {

@@ -21,17 +21,23 @@ func (s *scene) shell(number int, id, expect, needs, script string) {
 	})
 }
 
-// madePackage is the source of a small package with maintainer scripts of each
-// kind that an installation runs.
+// madePackage is the source of a small package with everything that dpkg executes of
+// one: maintainer scripts of each kind, a debconf config script, and a trigger of its
+// own, which runs its postinst once more.
 const madePackage = `set -e
-mkdir -p "$1/DEBIAN" "$1/usr/bin"
+mkdir -p "$1/DEBIAN" "$1/usr/bin" "$1/usr/share/imaseal-lab"
 printf '#!/bin/sh\necho made\n' >"$1/usr/bin/imaseal-lab-made"
-printf 'Package: imaseal-lab-made\nVersion: %s\nArchitecture: all\nMaintainer: nobody <nobody@example.org>\nDescription: made for a test\n' "$2" >"$1/DEBIAN/control"
-for script in preinst postinst prerm postrm; do
+seq 20000 >"$1/usr/share/imaseal-lab/numbers"
+printf 'Package: imaseal-lab-made\nVersion: %s\nArchitecture: all\nDepends: debconf\nMaintainer: nobody <nobody@example.org>\nDescription: made for a test\n' "$2" >"$1/DEBIAN/control"
+for script in preinst prerm postrm; do
 	printf '#!/bin/sh\nset -e\nexit 0\n' >"$1/DEBIAN/$script"
 	chmod 755 "$1/DEBIAN/$script"
 done
-chmod 755 "$1/usr/bin/imaseal-lab-made"
+printf 'Template: imaseal-lab-made/question\nType: string\nDefault: answer\nDescription: a question\n' >"$1/DEBIAN/templates"
+printf '#!/bin/sh\nset -e\n. /usr/share/debconf/confmodule\ndb_input low imaseal-lab-made/question || true\ndb_go || true\n' >"$1/DEBIAN/config"
+printf 'interest-noawait /usr/share/imaseal-lab\n' >"$1/DEBIAN/triggers"
+printf '#!/bin/sh\nset -e\nif [ "$1" = triggered ]; then echo triggered; exit 0; fi\n. /usr/share/debconf/confmodule\ndb_get imaseal-lab-made/question\n[ "$RET" = answer ]\n' >"$1/DEBIAN/postinst"
+chmod 755 "$1/DEBIAN/config" "$1/DEBIAN/postinst" "$1/usr/bin/imaseal-lab-made"
 dpkg-deb --root-owner-group --build "$1" "$3"
 `
 
@@ -85,6 +91,7 @@ func (s *scene) unsignedIsRefused(ctx context.Context) error {
 	s.shell(4, "dpkg forgets the package that the kernel refused", plan.Allowed, "clean",
 		"dpkg --force-remove-reinstreq --purge imaseal-lab-made; "+clean)
 	s.shell(4, "a signed package installs", plan.Allowed, "made", throughHook+"dpkg -i /lab/made/signed/1.deb && imaseal-lab-made")
+	s.shell(4, "its trigger runs", plan.Allowed, "triggered", "dpkg-trigger --by-package=imaseal-lab-made /usr/share/imaseal-lab && dpkg --triggers-only --pending")
 	s.shell(4, "a signed package upgrades", plan.Allowed, "made", throughHook+"dpkg -i /lab/made/signed/2.deb && imaseal-lab-made")
 	s.shell(4, "a signed package is removed and purged", plan.Allowed, "", "dpkg -r imaseal-lab-made && dpkg -P imaseal-lab-made")
 	return nil
@@ -125,6 +132,19 @@ func (s *scene) systemUpgrades(ctx context.Context) error {
 	if err := os.WriteFile(filepath.Join(s.root, "etc/apt/sources.list"), source, 0o644); err != nil {
 		return err
 	}
+	if err := s.placePackages(ctx); err != nil {
+		return err
+	}
+	// dpkg is killed at several moments of an installation, and all that it started;
+	// then it is told to go on.
+	s.shell(3, "a dpkg that was killed goes on", plan.Allowed, "recovered", throughHook+`
+for pause in 0.05 0.1 0.2 0.3 0.5 0.8 1.2; do
+	setsid dpkg -i /lab/made/signed/1.deb >/dev/null 2>&1 & sleep $pause; kill -9 -- -$! 2>/dev/null; wait $! 2>/dev/null
+	dpkg --configure -a && dpkg -i /lab/made/signed/2.deb && imaseal-lab-made && imaseal check imaseal-lab-made || exit 1
+	test -z "$(dpkg --audit)" || exit 1
+	dpkg -P imaseal-lab-made
+done
+echo recovered`)
 	s.shell(3, "apt reads the repository", plan.Allowed, "", "apt-get -q update")
 	s.shell(3, "apt full-upgrade from Debian 12 to 13", plan.Allowed, "",
 		"apt-get -q --yes -o APT::Install-Recommends=false -o Dpkg::Use-Pty=0 -o Dpkg::Options::=--force-unsafe-io -o Dpkg::Options::=--force-confnew full-upgrade")
@@ -192,5 +212,35 @@ dpkg-deb --root-owner-group --build "$1" "$3"
 func (s *scene) isMeasured(context.Context) error {
 	s.plan.Checks = append(s.plan.Checks, plan.Check{ID: "the measurement list has the packages' signatures", Case: 8,
 		Expect: plan.Allowed, Measure: 1000})
+	return nil
+}
+
+// rpmPackages are what a Debian has besides a minimal system for rpm to install an RPM.
+const rpmPackages = "rpm"
+
+// signedRPMRuns is the part of case 1 that is about RPMs: rpm, in the enforcing kernel,
+// installs a signed one, its plugin labels the files, and they run.
+func (s *scene) signedRPMRuns(ctx context.Context) error {
+	work, err := os.MkdirTemp("", "imaseal-lab-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(work)
+	key := s.key(s.kernel.systemKey)
+	unsigned := filepath.Join(s.lab.source, "testdata/packages/v4-gzip.rpm")
+	if err := s.lab.run(ctx, "", nil, s.lab.imaseal, "sign", "--quiet", "--key", key.key, "--cert", key.cert, "--output", work, unsigned); err != nil {
+		return err
+	}
+	for from, to := range map[string]string{filepath.Join(work, "v4-gzip.rpm"): "signed.rpm", unsigned: "unsigned.rpm"} {
+		if err := s.lab.run(ctx, "", nil, "install", "-D", from, filepath.Join(s.root, "lab", to)); err != nil {
+			return err
+		}
+	}
+	// Debian 12's rpm looks for its plugins where Debian's package does not put them.
+	const rpm = "rpm --define '__plugindir /usr/lib/x86_64-linux-gnu/rpm-plugins' --define '__transaction_ima %{__plugindir}/ima.so' --nodeps "
+	s.shell(1, "rpm installs a signed RPM", plan.Allowed, "", rpm+"-i /lab/signed.rpm")
+	s.run(1, "script of a signed .rpm", plan.Allowed, "/usr/bin/b1")
+	s.shell(1, "rpm installs an unsigned RPM", plan.Allowed, "", rpm+"-e test && "+rpm+"-i /lab/unsigned.rpm")
+	s.run(1, "script of an unsigned .rpm", plan.Denied, "/usr/bin/b1")
 	return nil
 }

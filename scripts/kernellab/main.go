@@ -18,6 +18,8 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+
+	"github.com/imaseal/imaseal/scripts/kernellab/plan"
 )
 
 const usage = `Boots kernels that enforce appraisal and asks them about files that imaseal signed.
@@ -26,6 +28,7 @@ const usage = `Boots kernels that enforce appraisal and asks them about files th
   scripts/lab run [--kernel NAME]... CASE...
                              run cases by number, or all, on kernel A, the named ones or
                              all; prints a table, and where the records are
+  scripts/lab shell          a shell in kernel A, with everything signed
   scripts/lab list           list the cases and the kernels
   scripts/lab clean          remove everything that was made
 
@@ -55,8 +58,13 @@ func run(ctx context.Context, args []string) error {
 		return l.buildAll(ctx)
 	case "run":
 		return l.runCases(ctx, args[1:], os.Stdout)
+	case "shell":
+		return l.shell(ctx)
 	case "list":
 		for _, c := range cases {
+			if c.besides != "" {
+				continue // another boot of the same case
+			}
 			fmt.Printf("case %d     %s\n", c.number, c.title)
 		}
 		fmt.Println("kernel A   Linux 6.12 as a program (User-Mode Linux), a CA built in, keyring .ima")
@@ -124,12 +132,11 @@ func (l *lab) runCases(ctx context.Context, args []string, w io.Writer) error {
 	}
 	defer r.file.Close()
 	var failed error
-	if !slices.ContainsFunc(cases, func(c labCase) bool { return c.prepare != nil && wanted(numbers, c.number) }) {
-		kernels = nil
-	}
 	for _, k := range kernels {
-		if err := l.runOn(ctx, k, numbers, r); err != nil {
-			failed = errors.Join(failed, fmt.Errorf("kernel %s: %w", k.name, err))
+		for _, besides := range []string{"", rpmPackages} {
+			if err := l.runOn(ctx, k, besides, numbers, r); err != nil {
+				failed = errors.Join(failed, fmt.Errorf("kernel %s: %w", k.name, err))
+			}
 		}
 	}
 	if wanted(numbers, 7) {
@@ -147,32 +154,25 @@ func (l *lab) runCases(ctx context.Context, args []string, w io.Writer) error {
 	return errors.Join(failed, r.file.Close())
 }
 
-// runOn boots k with the cases of those numbers.
-func (l *lab) runOn(ctx context.Context, k *kernel, numbers []string, r *results) error {
+// runOn boots k with the cases of those numbers whose system has the packages besides.
+// Where there are none it does nothing.
+func (l *lab) runOn(ctx context.Context, k *kernel, besides string, numbers []string, r *results) error {
+	chosen := slices.DeleteFunc(slices.Clone(cases), func(c labCase) bool {
+		return c.prepare == nil || c.besides != besides || !wanted(numbers, c.number)
+	})
+	if len(chosen) == 0 {
+		return nil
+	}
 	work, err := os.MkdirTemp("", "imaseal-lab-")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(work)
-	good, _, err := l.signingKeys()
+	s, err := l.newScene(ctx, k, work, besides)
 	if err != nil {
 		return err
 	}
-	if err := l.build(ctx, work, good[slices.IndexFunc(good, func(key signingKey) bool { return key.name == k.systemKey })]); err != nil {
-		return err
-	}
-	root := filepath.Join(work, "root")
-	if err := os.Mkdir(root, 0o755); err != nil {
-		return err
-	}
-	s, err := l.newScene(ctx, k, root, "bookworm")
-	if err != nil {
-		return err
-	}
-	for _, c := range cases {
-		if c.prepare == nil || !wanted(numbers, c.number) {
-			continue
-		}
+	for _, c := range chosen {
 		err := c.prepare(s, ctx)
 		if reason := skip(""); errors.As(err, &reason) {
 			fmt.Fprintf(l.log, "lab: case %d on kernel %s: %v\n", c.number, k.name, err)
@@ -183,11 +183,34 @@ func (l *lab) runOn(ctx context.Context, k *kernel, numbers []string, r *results
 		}
 	}
 	image := filepath.Join(work, "image")
-	if err := l.image(ctx, root, image); err != nil {
+	if err := l.image(ctx, s.root, image); err != nil {
 		return err
 	}
 	defer l.step("kernel %s", k.name)()
 	return l.boot(ctx, k, s.plan, s.files, image, r.add)
+}
+
+// shell boots kernel A with everything signed, for a person to look around.
+func (l *lab) shell(ctx context.Context) error {
+	k, err := l.umlKernel(ctx)
+	if err != nil {
+		return err
+	}
+	work, err := os.MkdirTemp("", "imaseal-lab-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(work)
+	s, err := l.newScene(ctx, k, work, "")
+	if err != nil {
+		return err
+	}
+	s.plan.Shell = true
+	image := filepath.Join(work, "image")
+	if err := l.image(ctx, s.root, image); err != nil {
+		return err
+	}
+	return l.boot(ctx, k, s.plan, s.files, image, func(plan.Record) {})
 }
 
 func wanted(numbers []string, number int) bool {
@@ -198,19 +221,22 @@ func wanted(numbers []string, number int) bool {
 type labCase struct {
 	number int
 	title  string
+	// besides are packages that its system has besides a minimal one.
+	besides string
 	// prepare puts what the case needs into a scene; nil for a boot of its own.
 	prepare func(*scene, context.Context) error
 }
 
 var cases = []labCase{
-	{1, "what is signed runs", (*scene).signedRuns},
-	{2, "what is tampered with does not", (*scene).tamperedIsDenied},
-	{4, "unsigned packages are refused", (*scene).unsignedIsRefused},
-	{5, "labels that come afterwards are too late", (*scene).afterwardsIsTooLate},
-	{6, "modules of signed packages load", (*scene).moduleLoads},
-	{7, "a machine boots under enforcement", nil},
-	{8, "what is measured is what was signed", (*scene).isMeasured},
-	{3, "a system upgrades under enforcement", (*scene).systemUpgrades},
+	{1, "what is signed runs", "", (*scene).signedRuns},
+	{1, "what is signed runs", rpmPackages, (*scene).signedRPMRuns},
+	{2, "what is tampered with does not", "", (*scene).tamperedIsDenied},
+	{4, "unsigned packages are refused", "", (*scene).unsignedIsRefused},
+	{5, "labels that come afterwards are too late", "", (*scene).afterwardsIsTooLate},
+	{6, "modules of signed packages load", "", (*scene).moduleLoads},
+	{7, "a machine boots under enforcement", "", nil},
+	{8, "what is measured is what was signed", "", (*scene).isMeasured},
+	{3, "a system upgrades under enforcement", "", (*scene).systemUpgrades},
 }
 
 func caseTitle(number int) string {

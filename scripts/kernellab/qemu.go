@@ -68,7 +68,7 @@ func (l *lab) stockKernel(ctx context.Context, s stock) (*kernel, error) {
 			"-nographic", "-nodefaults", "-serial", "stdio", "-no-reboot",
 			"-kernel", filepath.Join(dir, "vmlinuz"), "-initrd", initramfs,
 			"-drive", "if=virtio,format=raw,snapshot=on,file="+image,
-			"-append", "console=ttyS0 quiet ima_appraise=enforce audit=1 lsm=integrity")
+			"-append", "console=ttyS0 quiet rootfstype=ramfs ima_appraise=enforce audit=1 lsm=integrity")
 	}
 	return k, nil
 }

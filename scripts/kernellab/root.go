@@ -11,7 +11,7 @@ import (
 	"strings"
 )
 
-// imageUUID is that of each root file system, by which a policy picks it.
+// imageUUID is that of each root file system.
 const imageUUID = "6c616267-6c61-4267-8c61-62676c616267"
 
 // build builds the packages of imaseal, signed by key, and takes the programs under
@@ -122,8 +122,8 @@ func (l *lab) bareRoot(ctx context.Context, dir, suite, besides string, key sign
 // systemRoot makes, in dir, a minimal system of the suite as an administrator
 // makes one: what debootstrap made of the archive's packages gets the signatures of
 // the same packages, signed, and the hook.
-func (l *lab) systemRoot(ctx context.Context, dir, suite string, key signingKey) error {
-	packages, err := l.bareRoot(ctx, dir, suite, "", key)
+func (l *lab) systemRoot(ctx context.Context, dir, suite, besides string, key signingKey) error {
+	packages, err := l.bareRoot(ctx, dir, suite, besides, key)
 	if err != nil {
 		return err
 	}

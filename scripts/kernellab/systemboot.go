@@ -41,7 +41,11 @@ record "$mode: refusals before this" none "$refusals"
 record "$mode: program of a signed package" allowed "$(verdict /usr/bin/true)"
 record "$mode: unsigned script" $refused "$(verdict /lab/unsigned)"
 record "$mode: signed script with a byte appended" $refused "$(verdict /lab/changed)"
-dmesg | grep -q 'appraise_data.*name="/lab/unsigned"' && seen=told || seen="not told"
+seen="not told"
+for _ in 1 2 3 4 5; do # the kernel writes its log a little later
+	if dmesg | grep -q 'appraise_data.*name="/lab/unsigned"'; then seen=told; break; fi
+	sleep 1
+done
 record "$mode: the kernel's log tells of the unsigned script" told "$seen"
 record "$mode: imaseal check" allowed "$(verdict imaseal check --quiet)"
 imaseal hook status 2>&1 | grep -q "ima_appraise=$mode" && seen=told || seen="not told"

@@ -69,8 +69,28 @@ func run() error {
 	for _, c := range p.Checks {
 		g.check(c)
 	}
+	if p.Shell {
+		return shell()
+	}
 	return nil
 }
+
+// shell runs a shell on the console, until it ends.
+func shell() error {
+	cmd := exec.Command("/bin/bash", "--login")
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: root, Setsid: true, Setctty: true}
+	cmd.Dir = "/"
+	cmd.Env = append(environment, "TERM="+os.Getenv("TERM"))
+	var exit *exec.ExitError
+	if err := cmd.Run(); err != nil && !errors.As(err, &exit) {
+		return err
+	}
+	return nil
+}
+
+// environment is that of programs in the root file system.
+var environment = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LC_ALL=C.UTF-8", "DEBIAN_FRONTEND=noninteractive"}
 
 func mountKernel() error {
 	for _, m := range []struct{ kind, at string }{
@@ -313,7 +333,7 @@ func tryRun(c plan.Check) (seen, output string) {
 	cmd := exec.Command(c.Run[0], c.Run[1:]...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: root}
 	cmd.Dir = "/"
-	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LC_ALL=C.UTF-8", "DEBIAN_FRONTEND=noninteractive"}
+	cmd.Env = environment
 	text, err := cmd.CombinedOutput()
 	output = tail(string(text), 2000)
 	var exit *exec.ExitError

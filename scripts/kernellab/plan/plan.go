@@ -25,6 +25,8 @@ type Plan struct {
 	// Policy is the text of an IMA policy.
 	Policy string  `json:"policy"`
 	Checks []Check `json:"checks"`
+	// Shell asks for a shell on the console when the checks are done.
+	Shell bool `json:"shell,omitempty"`
 }
 
 // A Key is a certificate, by its name in the initramfs.
