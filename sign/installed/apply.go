@@ -150,7 +150,8 @@ func (a *applying) file(w *worker, t *task) {
 		return
 	}
 	if bytes.Equal(label, t.file.Value) {
-		t.counted, t.labelled = true, true
+		t.counted = true
+		t.labelled = t.recordedOnly && t.file.Digest == nil || a.judge(w, t, f, true)
 		return
 	}
 	if t.file.Config && !takesConffile(a.options.Conffiles, f) {
@@ -168,7 +169,10 @@ func (a *applying) file(w *worker, t *task) {
 		}
 		// One by the same key is as good as the package's, or stale.
 	}
-	if !a.judge(w, t, f) || a.options.DryRun {
+	if !a.judge(w, t, f, false) {
+		return
+	}
+	if t.changed = true; a.options.DryRun {
 		return
 	}
 	switch err := setLabel(f, label, t.file.Value); {
@@ -199,8 +203,8 @@ func takesConffile(rule string, f *xattr.File) bool {
 }
 
 // judge reports whether the content of f is the one that its signature is over, and
-// so whether the label is set.
-func (a *applying) judge(w *worker, t *task, f *xattr.File) bool {
+// so whether the label is set, or is right where f has it already.
+func (a *applying) judge(w *worker, t *task, f *xattr.File, labelled bool) bool {
 	sig, err := sign.ParseSignature(t.file.Value)
 	if err != nil {
 		t.find(KindMalformed, err.Error())
@@ -233,10 +237,11 @@ func (a *applying) judge(w *worker, t *task, f *xattr.File) bool {
 	}
 	switch {
 	case err == nil:
-		t.changed = true
 		return true
 	case errors.Is(err, sign.ErrUnknownKey):
 		t.find(KindUnknownKey, err.Error())
+	case t.file.Config && labelled:
+		t.find(KindStale, "it was edited and its label no longer holds: imaseal sign-file signs it with a key of your own")
 	case t.file.Config:
 		t.find(KindEdited, "its signature would not hold; imaseal sign-file signs it with a key of your own")
 	default:

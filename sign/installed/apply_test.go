@@ -64,6 +64,28 @@ func TestApplyNeverLabelsOtherContent(t *testing.T) {
 	}
 }
 
+// What is labelled already is read all the same, so that a label that no longer holds
+// is told. It stays: the kernel judges it.
+func TestApplyReadsWhatIsLabelled(t *testing.T) {
+	s := newScene(t)
+	p := s.install("a", map[string]string{"usr/bin/a": "A", "etc/conf.sh!": "CONF", "var/lib/dpkg/info/a.postinst": "SCRIPT"})
+	p.Files[2].Digest, p.Files[2].Hash, p.Files[2].Script = nil, 0, true
+	wantFindings(t, s.apply(ApplyOptions{Keys: s.keys}))
+	wantFindings(t, s.apply(ApplyOptions{}))
+	s.write("usr/bin/a", "EVIL", 0o755)
+	s.write("etc/conf.sh", "EDITED", 0o755)
+	for _, keys := range []*sign.TrustedKeys{s.keys, nil} {
+		r := s.apply(ApplyOptions{Keys: keys})
+		wantFindings(t, r, "digest mismatch /usr/bin/a", "conffile locked /etc/conf.sh")
+		if got := *r.Reports[0]; got.Labelled != 1 || got.Changed != 0 {
+			t.Errorf("%+v", got)
+		}
+	}
+	if s.label("usr/bin/a") == nil {
+		t.Error("the label was removed")
+	}
+}
+
 // The digest in the database may be right where the signature is not.
 func TestApplyVerifiesBySignature(t *testing.T) {
 	s := newScene(t)
