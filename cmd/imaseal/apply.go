@@ -29,11 +29,11 @@ attribute security.ima) on the files of the installed PACKAGEs, of all when none
 named: what is missing, and with --replace also what another key set. Run it again
 to go on after an interruption.
 
-Every file is read, one that is labelled already too. With certificates the package's statement
-and each signature are verified; without any, the content is compared with the
-digest in the package manager's database, and what has none there, such as
-maintainer scripts, is left out. What does not match is reported and not labelled.
-Conffiles are labelled when they are executable, unless label-conffiles in
+Every file is read, one that is labelled already, too. With certificates the
+package's statement and each signature are verified; without any, the content is
+compared with the digest in the package manager's database, and what has none there,
+such as maintainer scripts, is left out. What does not match is reported and not
+labelled. Conffiles are labelled when they are executable, unless label-conffiles in
 /etc/imaseal/install.conf says otherwise.
 
 RPMs are read from rpm's database where there is none of dpkg, or with --rpm, and
