@@ -15,6 +15,16 @@ import (
 	"github.com/imaseal/imaseal/sign/xattr"
 )
 
+// The lists of a package are read once and kept to the end, so there is little garbage
+// to collect. A usual package has ended before the first collection, which is due at
+// 16 MiB (4 MiB times smallGC); one of more than manyFiles gets them often, as what is
+// kept of it is large enough.
+const (
+	smallGC   = 400
+	largeGC   = 50
+	manyFiles = 10000
+)
+
 // exitFailed is the exit status that makes dpkg roll the package back.
 const exitFailed = 2
 
@@ -41,9 +51,7 @@ func RunHook(system string) int {
 	if !ok || config.Mode == ModeOff {
 		return become(real)
 	}
-	// The lists of a package are read once and kept to the end: there is little garbage
-	// to wait for, and the memory is rather dpkg's.
-	debug.SetGCPercent(50)
+	debug.SetGCPercent(smallGC)
 	h := &hook{call: called, system: system, config: config, real: real}
 	h.out.Root = called.root
 	for _, p := range problems {
@@ -113,6 +121,9 @@ func (h *hook) decide(dir *xattr.Root) (*seal, decision) {
 	}
 	if s.statement == nil {
 		return nil, h.unsigned()
+	}
+	if len(s.files) > manyFiles {
+		debug.SetGCPercent(largeGC)
 	}
 	keys, problems := loadCertificates(h.system)
 	for _, p := range problems {
