@@ -118,6 +118,9 @@ func (s *scene) systemUpgrades(ctx context.Context) error {
 		return err
 	}
 	repository := filepath.Join(s.root, "lab/repository")
+	if err := os.MkdirAll(filepath.Dir(repository), 0o755); err != nil {
+		return err
+	}
 	if err := s.lab.run(ctx, "", nil, "cp", "-r", packages, repository); err != nil {
 		return err
 	}
