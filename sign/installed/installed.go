@@ -2,7 +2,8 @@
 // carry which file signature, and how they are set, checked and removed.
 //
 // It knows no package manager: deb/dpkg and rpm/rpmdb read their databases and hand
-// out a [Package] after the other, which is all that is needed. "Label" is short
+// out a [Package] after the other, which is all that is needed. Start with [System],
+// which has the verbs, and [FileSigner] for files of no package. "Label" is short
 // for the extended attribute [sign.XattrName] of a file.
 package installed
 
