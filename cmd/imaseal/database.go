@@ -95,6 +95,9 @@ func (f *systemFlags) trusted(out *output) (*sign.TrustedKeys, error) {
 	if len(certs) == 0 {
 		return nil, errNoCertificate
 	}
+	if len(f.certs) == 0 && filepath.Clean(f.root) != "/" {
+		out.note("the certificates that %s itself keeps are trusted; --cert trusts others", printable(f.root))
+	}
 	return loadTrusted(out, certs, f.cas)
 }
 
