@@ -63,7 +63,7 @@ package is verified and its signatures are put into the database first.`) + "\n"
 	fl.StringArrayVar(&o.from, "from", nil, "take signatures from the signed packages `PKG`, files or folders; may be repeated")
 	fl.BoolVar(&o.replace, "replace", false, "replace labels that another key made")
 	fl.BoolVar(&o.dryRun, "dry-run", false, "do everything but write")
-	o.out.add(cmd)
+	o.system.addOutput(cmd, &o.out)
 	return cmd
 }
 

@@ -50,7 +50,7 @@ conffile edited, conffile deleted, other key, local signature, no label possible
 	o.system.addCerts(cmd)
 	o.system.rpm.addKeyring(cmd.Flags())
 	cmd.Flags().BoolVar(&o.unowned, "unowned", false, "also look in executable places (/usr, /opt, …) for programs of no package")
-	o.out.add(cmd)
+	o.system.addOutput(cmd, &o.out)
 	return cmd
 }
 

@@ -35,7 +35,7 @@ sign-file, and nothing else is changed.`) + "\n" + exitStatusHelp,
 	}
 	o.system.add(cmd)
 	cmd.Flags().BoolVar(&o.dryRun, "dry-run", false, "do everything but remove labels")
-	o.out.add(cmd)
+	o.system.addOutput(cmd, &o.out)
 	return cmd
 }
 

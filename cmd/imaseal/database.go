@@ -54,6 +54,32 @@ func (f *systemFlags) add(cmd *cobra.Command) {
 	fl.Lookup("jobs").DefValue = "0" // the help must not depend on the machine
 }
 
+// addOutput adds the flags for output, in the words of a system.
+func (f *systemFlags) addOutput(cmd *cobra.Command, out *outputFlags) {
+	out.add(cmd)
+	fl := cmd.Flags()
+	fl.Lookup("json").Usage = "print one JSON object"
+	fl.Lookup("verbose").Usage = "show every package and every finding"
+	cmd.ValidArgsFunction = f.complete
+}
+
+// complete tells shells the names of installed packages.
+func (f *systemFlags) complete(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+	root, err := xattr.OpenRoot(f.root)
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	defer root.Close()
+	if f.rpm.wanted() || !dpkg.Installed(root) {
+		return nil, cobra.ShellCompDirectiveNoFileComp // asking rpm takes seconds
+	}
+	database, err := dpkg.OpenDatabase(root)
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	return database.Names(), cobra.ShellCompDirectiveNoFileComp
+}
+
 func (f *systemFlags) addCerts(cmd *cobra.Command) {
 	fl := cmd.Flags()
 	fl.StringArrayVar(&f.certs, "cert", nil, "trust the keys of the certificates in `FILE`, PEM or DER; may be repeated (default those in /etc/imaseal/certs and /etc/keys/ima)")

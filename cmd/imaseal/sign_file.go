@@ -72,6 +72,8 @@ again after each edit.`) + "\n" + exitStatusHelp,
 	completeWith(cmd, "select", sign.SelectAll, sign.SelectExec)
 	completeWith(cmd, "hash", "sha256", "sha384", "sha512")
 	o.out.add(cmd)
+	fl.Lookup("json").Usage = "print one JSON object a line for each file"
+	fl.Lookup("verbose").Usage = "print a line for each file"
 	return cmd
 }
 

@@ -168,6 +168,16 @@ func (d *Database) Packages(ctx context.Context, names []string) iter.Seq2[*inst
 	}
 }
 
+// Names returns the names of the installed packages, sorted, each once.
+func (d *Database) Names() []string {
+	var names []string
+	for _, r := range d.records {
+		names = append(names, r.name)
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
 // infoName returns what the names of the package's info files begin with.
 func (d *Database) infoName(r *record) string {
 	if qualified := r.name + ":" + r.arch; r.same && (len(d.info[qualified]) > 0 || len(d.info[r.name]) == 0) {

@@ -261,6 +261,9 @@ func TestDatabaseNames(t *testing.T) {
 	s.write("var/lib/dpkg/info/prog:amd64.list", "/usr/bin/planted\n") // dpkg does not read it
 	d := s.open()
 	fileOf(t, packages(t, d)["prog:amd64"], "usr/bin/prog")
+	if got := d.Names(); !slices.Equal(got, []string{"lib", "prog"}) {
+		t.Errorf("names %q", got)
+	}
 	for _, c := range []struct {
 		names, want []string
 	}{
