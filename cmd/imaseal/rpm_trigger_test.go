@@ -25,7 +25,7 @@ func newGuest(t *testing.T) *guest {
 		}
 		cache = filepath.Join(base, "imaseal")
 	}
-	found, _ := filepath.Glob(filepath.Join(cache, "forky-*+*", "usr/bin/rpm"))
+	found, _ := filepath.Glob(filepath.Join(cache, "debian-forky-*rpm*", "usr/bin/rpm"))
 	if len(found) == 0 {
 		t.Skip("Debian forky is not there: run scripts/forky-root")
 	}
