@@ -156,9 +156,9 @@ func (f *systemFlags) config(out *output) dpkg.Config {
 
 // conffiles returns the rule for configuration files: that of the installer hook, or
 // that of rpm's plugin.
-func (f *systemFlags) conffiles(out *output, s *installed.System) string {
-	if db, ok := s.Database.(interface{ Conffiles() string }); ok {
+func (f *systemFlags) conffiles(out *output, s *installed.System) installed.Conffiles {
+	if db, ok := s.Database.(interface{ Conffiles() installed.Conffiles }); ok {
 		return db.Conffiles()
 	}
-	return string(f.config(out).LabelConffiles)
+	return f.config(out).LabelConffiles
 }

@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/imaseal/imaseal/sign/installed"
 )
 
 // Where the installer hook finds its configuration, and keeps its log.
@@ -47,17 +49,6 @@ const (
 	Refuse Verdict = "refuse"
 )
 
-// Conffiles says which conffiles are labelled.
-type Conffiles string
-
-// The rules for conffiles. One that is labelled can't be edited any more under a
-// policy that appraises it.
-const (
-	ConffilesExecutable Conffiles = "executable"
-	ConffilesAll        Conffiles = "all"
-	ConffilesNone       Conffiles = "none"
-)
-
 // A Config is what the administrator wants of the installer hook.
 type Config struct {
 	Mode Mode
@@ -72,7 +63,7 @@ type Config struct {
 	// Unsupported is what it means when no attribute can be set, Warn or Refuse.
 	Unsupported Verdict
 	// LabelConffiles says which conffiles are labelled.
-	LabelConffiles Conffiles
+	LabelConffiles installed.Conffiles
 	// DpkgDeb is the path of the real dpkg-deb, empty when it is to be found.
 	DpkgDeb string
 }
@@ -81,7 +72,7 @@ type Config struct {
 func DefaultConfig() Config {
 	return Config{
 		Mode: ModeEnforce, Unsigned: Allow, UnknownKey: Warn, Unsupported: Warn,
-		LabelConffiles: ConffilesExecutable,
+		LabelConffiles: installed.ConffilesExecutable,
 	}
 }
 
@@ -179,7 +170,7 @@ func (c *Config) set(key, value string) error {
 	case "unsupported":
 		return choose(&c.Unsupported, key, value, Warn, Refuse)
 	case "label-conffiles":
-		return choose(&c.LabelConffiles, key, value, ConffilesExecutable, ConffilesAll, ConffilesNone)
+		return choose(&c.LabelConffiles, key, value, installed.ConffilesExecutable, installed.ConffilesAll, installed.ConffilesNone)
 	case "allow":
 		if value == "" {
 			c.Allowed = nil

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/imaseal/imaseal/sign/installed"
 	"golang.org/x/sys/unix"
 )
 
@@ -23,7 +24,7 @@ unsupported = refuse
 label-conffiles = all
 dpkg-deb = /usr/bin/dpkg-deb.distrib
 `))
-	want := Config{ModeWarn, Refuse, []string{"linux-image-*", "hello", "other"}, Refuse, Refuse, ConffilesAll, "/usr/bin/dpkg-deb.distrib"}
+	want := Config{ModeWarn, Refuse, []string{"linux-image-*", "hello", "other"}, Refuse, Refuse, installed.ConffilesAll, "/usr/bin/dpkg-deb.distrib"}
 	if len(problems) > 0 || !reflect.DeepEqual(c, want) {
 		t.Errorf("%+v, %q", c, problems)
 	}

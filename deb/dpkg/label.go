@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/imaseal/imaseal/sign"
+	"github.com/imaseal/imaseal/sign/installed"
 	"github.com/imaseal/imaseal/sign/xattr"
 )
 
@@ -109,7 +110,7 @@ func (t *target) names() []string { return append([]string{t.path}, t.links...) 
 
 // isLeftConffile reports whether the file is a conffile that gets no label.
 func (in *installation) isLeftConffile(t *target) bool {
-	if len(in.seal.conffiles) == 0 || in.config.LabelConffiles == ConffilesAll {
+	if len(in.seal.conffiles) == 0 || in.config.LabelConffiles == installed.ConffilesAll {
 		return false
 	}
 	isConffile := in.seal.conffiles[t.path]
@@ -120,7 +121,7 @@ func (in *installation) isLeftConffile(t *target) bool {
 	if o, ok := in.overrides[t.last()]; ok {
 		mode = o.mode
 	}
-	return isConffile && (in.config.LabelConffiles == ConffilesNone || mode&0o111 == 0)
+	return isConffile && (in.config.LabelConffiles == installed.ConffilesNone || mode&0o111 == 0)
 }
 
 // labelTarget labels one inode, when it is the one that dpkg just made of the archive.

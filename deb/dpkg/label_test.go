@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/imaseal/imaseal/sign"
+	"github.com/imaseal/imaseal/sign/installed"
 )
 
 // A labelScene is a package that dpkg has unpacked, up to the moment when the hook
@@ -177,8 +178,8 @@ func TestLabelsOfASoundPackage(t *testing.T) {
 }
 
 func TestConffilesAreLabelledByRule(t *testing.T) {
-	for rule, want := range map[Conffiles][2]bool{
-		ConffilesExecutable: {false, true}, ConffilesAll: {true, true}, ConffilesNone: {false, false},
+	for rule, want := range map[installed.Conffiles][2]bool{
+		installed.ConffilesExecutable: {false, true}, installed.ConffilesAll: {true, true}, installed.ConffilesNone: {false, false},
 	} {
 		s := newLabelScene(t)
 		s.config.LabelConffiles = rule
@@ -343,7 +344,7 @@ func TestExcludedFiles(t *testing.T) {
 
 func TestConffileThatIsALink(t *testing.T) {
 	s := newLabelScene(t)
-	s.config.LabelConffiles = ConffilesAll
+	s.config.LabelConffiles = installed.ConffilesAll
 	must(t, os.MkdirAll(filepath.Join(s.root, "srv"), 0o755))
 	must(t, os.MkdirAll(filepath.Join(s.root, "etc"), 0o755))
 	must(t, os.Symlink("/srv/hello.conf", filepath.Join(s.root, "etc/hello.conf")))
@@ -355,7 +356,7 @@ func TestConffileThatIsALink(t *testing.T) {
 	}
 	// A ring of links ends, and is an error like any missing file.
 	s = newLabelScene(t)
-	s.config.LabelConffiles = ConffilesAll
+	s.config.LabelConffiles = installed.ConffilesAll
 	must(t, os.MkdirAll(filepath.Join(s.root, "etc"), 0o755))
 	must(t, os.Symlink("hello.conf", filepath.Join(s.root, "etc/hello.conf")))
 	if err := s.label(t, func() { must(t, os.Remove(filepath.Join(s.root, "etc/hello.conf.dpkg-new"))) }); err == nil {

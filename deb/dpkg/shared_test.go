@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/imaseal/imaseal/sign"
+	"github.com/imaseal/imaseal/sign/installed"
 )
 
 // newSharedScene is a package of which another instance is installed, that has
@@ -63,7 +64,7 @@ func TestSharedFileThatDiffersIsNotLabelled(t *testing.T) {
 	}
 	// A conffile may have been edited.
 	s := newSharedScene(t)
-	s.config.LabelConffiles = ConffilesAll
+	s.config.LabelConffiles = installed.ConffilesAll
 	s.write(t, "etc/hello.conf", "greeting = good day\n")
 	if err := s.label(t, s.onlyCompare(t)); err != nil || s.out.Skipped[reasonEdited] != 1 {
 		t.Errorf("edited conffile: %v, %v", err, s.out.Skipped)

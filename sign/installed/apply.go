@@ -11,12 +11,16 @@ import (
 	"github.com/imaseal/imaseal/sign/xattr"
 )
 
-// Which configuration files are labelled. A signature locks a file that people edit,
-// so that only those are by default which the kernel would refuse to execute.
+// Conffiles says which configuration files are labelled, in the words of the
+// installer hook's configuration.
+type Conffiles string
+
+// The rules for configuration files. A signature locks a file that people edit, so that
+// only those are labelled by default which the kernel would refuse to execute.
 const (
-	ConffilesExecutable = "executable"
-	ConffilesAll        = "all"
-	ConffilesNone       = "none"
+	ConffilesExecutable Conffiles = "executable"
+	ConffilesAll        Conffiles = "all"
+	ConffilesNone       Conffiles = "none"
 )
 
 // ApplyOptions say which labels are set.
@@ -32,7 +36,7 @@ type ApplyOptions struct {
 	Replace bool
 	// Conffiles is one of ConffilesExecutable, which is the default, ConffilesAll and
 	// ConffilesNone.
-	Conffiles string
+	Conffiles Conffiles
 	// DryRun says that everything is done but setting labels.
 	DryRun bool
 }
@@ -191,7 +195,7 @@ func (a *applying) file(w *worker, t *task) {
 }
 
 // takesConffile reports whether the rule wants a configuration file to be labelled.
-func takesConffile(rule string, f *xattr.File) bool {
+func takesConffile(rule Conffiles, f *xattr.File) bool {
 	switch rule {
 	case ConffilesAll:
 		return true

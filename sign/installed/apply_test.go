@@ -174,10 +174,10 @@ func TestApplyLeavesTheLabelOfAnotherInstance(t *testing.T) {
 
 func TestApplyConffiles(t *testing.T) {
 	for _, c := range []struct {
-		rule         string
+		rule         Conffiles
 		text, script bool
 	}{{"", false, true}, {ConffilesExecutable, false, true}, {ConffilesAll, true, true}, {ConffilesNone, false, false}} {
-		t.Run("rule "+c.rule, func(t *testing.T) {
+		t.Run("rule "+string(c.rule), func(t *testing.T) {
 			s := newScene(t)
 			s.install("a", map[string]string{"etc/text!": "T", "etc/script.sh!": "S"})
 			wantFindings(t, s.apply(ApplyOptions{Keys: s.keys, Conffiles: c.rule}))

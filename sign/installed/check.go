@@ -18,7 +18,7 @@ type CheckOptions struct {
 	Keys *sign.TrustedKeys
 	// Conffiles says which configuration files have to be labelled, as
 	// [ApplyOptions] has it.
-	Conffiles string
+	Conffiles Conffiles
 	// Unowned says that files in executable places that belong to no package are
 	// looked for.
 	Unowned bool
