@@ -60,8 +60,8 @@ func readSeal(dir *xattr.Root) (*seal, error) {
 		f.Close()
 	}
 	if len(missing) == len(sealMembers) {
-		// How odd an unsigned package may be is for dpkg to say.
-		return s, nil
+		// How odd an unsigned package may be is for dpkg to say, but for this.
+		return s, scriptsAreFiles(dir)
 	}
 	if errControl != nil {
 		return s, errControl
@@ -88,6 +88,23 @@ func readSeal(dir *xattr.Root) (*seal, error) {
 		}
 	}
 	return s, fmt.Errorf("control member %s does not state a digest of %s", dpkgtar.StatementName, dpkgtar.PayloadDigest)
+}
+
+// scriptsAreFiles returns an error when a maintainer script is a link. dpkg would run
+// what it leads to: a program that is signed, perhaps, at the wish of a package that is
+// not, and which the kernel could not refuse.
+func scriptsAreFiles(dir *xattr.Root) error {
+	for _, name := range dpkgtar.Scripts {
+		f, err := dir.Open(name)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("maintainer script %s: %w", name, err)
+		}
+		f.Close()
+	}
+	return nil
 }
 
 // memberNames lists the control members.

@@ -222,8 +222,17 @@ func TestSealOfAnOddUnsignedPackage(t *testing.T) {
 		if text != "" {
 			must(t, os.WriteFile(filepath.Join(dir, "control"), []byte(text), 0o644))
 		}
-		must(t, os.Symlink("/nonexistent", filepath.Join(dir, "preinst")))
+		must(t, os.Symlink("/nonexistent", filepath.Join(dir, "other")))
 		if s, err := readSeal(openTestControl(t, dir)); err != nil || s.statement != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	// A script that is a link would have dpkg run something signed.
+	for _, name := range []string{"preinst", "postinst", "prerm", "postrm", "config"} {
+		dir := t.TempDir()
+		must(t, os.WriteFile(filepath.Join(dir, "control"), []byte("Package: hello\n"), 0o644))
+		must(t, os.Symlink("/bin/sh", filepath.Join(dir, name)))
+		if _, err := readSeal(openTestControl(t, dir)); err == nil || !strings.Contains(err.Error(), "maintainer script "+name) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

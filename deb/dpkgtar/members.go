@@ -44,13 +44,13 @@ func Ours(name string) bool {
 	return strings.HasPrefix(name, UnsignedPrefix)
 }
 
-// scripts are the control members that dpkg and debconf execute.
-var scripts = map[string]bool{"preinst": true, "postinst": true, "prerm": true, "postrm": true, "config": true}
+// Scripts are the maintainer scripts, which dpkg and debconf execute.
+var Scripts = []string{"preinst", "postinst", "prerm", "postrm", "config"}
 
 // Executed reports whether the control member has to be signed; head holds the first
 // two bytes of its content at least.
 func Executed(name string, mode int64, head []byte) bool {
-	return !Ours(name) && (scripts[name] || mode&0o111 != 0 || bytes.HasPrefix(head, []byte("#!")))
+	return !Ours(name) && (slices.Contains(Scripts, name) || mode&0o111 != 0 || bytes.HasPrefix(head, []byte("#!")))
 }
 
 // Fields reads the one stanza of the control file, deb-control(5). Names are in

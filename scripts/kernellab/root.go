@@ -70,7 +70,7 @@ func (l *lab) signedPackages(ctx context.Context, suite, besides string, key sig
 	if err != nil {
 		return "", err
 	}
-	return l.signed(ctx, strings.ReplaceAll("packages-"+suite+","+besides, ",", "-"), filepath.Join(root, "var/cache/apt/archives"), key)
+	return l.signed(ctx, strings.TrimSuffix(strings.ReplaceAll("packages-"+suite+","+besides, ",", "-"), "-"), filepath.Join(root, "var/cache/apt/archives"), key)
 }
 
 // signed returns a copy of the folder from whose packages are signed by key.
