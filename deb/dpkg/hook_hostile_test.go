@@ -131,6 +131,20 @@ func TestDpkgRefusesHostilePackages(t *testing.T) {
 	}
 }
 
+// An unsigned package may be installed, but not have dpkg run a program of the system
+// for it.
+func TestDpkgRunsNoProgramForAnUnsignedPackage(t *testing.T) {
+	s := newDpkgScene(t)
+	s.configure("", s.key.der)
+	for _, script := range []string{"preinst", "postinst"} {
+		s.newRoot()
+		p := hello()
+		p.unsigned = true
+		p.control = replaced(script, toLink("/bin/true"))
+		s.refuse(p, "maintainer script "+script)
+	}
+}
+
 // modeEdited and nameEdited are the archive of hello with a lie.
 func modeEdited(t *testing.T) []byte {
 	p := hello()
