@@ -26,6 +26,8 @@ type kernel struct {
 	keyring string
 	// path says that a key needs a path of trust to get into the keyring.
 	path bool
+	// manyPolicies says that it loads more than one policy.
+	manyPolicies bool
 	// ecdsa says that it verifies ECDSA.
 	ecdsa bool
 	// systemKey is the kind of key that signs the system which it boots.
@@ -52,7 +54,7 @@ func (l *lab) umlKernel(ctx context.Context) (*kernel, error) {
 		return nil, err
 	}
 	return &kernel{
-		name: "A", device: "/dev/ubda", keyring: ".ima", path: true, ecdsa: true, systemKey: "p256", limit: 10 * time.Minute,
+		name: "A", device: "/dev/ubda", keyring: ".ima", path: true, manyPolicies: true, ecdsa: true, systemKey: "p256", limit: 10 * time.Minute,
 		command: func(ctx context.Context, initramfs, image, scratch string) *exec.Cmd {
 			// Writes go to a file of their own, so that the image stays as it was made.
 			cmd := exec.CommandContext(ctx, program, "mem=768M", "initrd="+initramfs,

@@ -41,6 +41,8 @@ const bootPolicy = `dont_appraise fsmagic=0x858458f6
 appraise func=BPRM_CHECK appraise_type=imasig
 appraise func=MMAP_CHECK mask=MAY_EXEC appraise_type=imasig
 appraise func=MODULE_CHECK appraise_type=imasig
+appraise func=FIRMWARE_CHECK appraise_type=imasig
+appraise func=POLICY_CHECK appraise_type=imasig
 `
 
 // newScene begins a boot of k: it makes, below the folder work, a root of Debian 12 with
@@ -203,7 +205,32 @@ func (s *scene) tamperedIsDenied(ctx context.Context) error {
 			return err
 		}
 	}
+	if err := s.policyFiles(ctx); err != nil {
+		return err
+	}
 	return s.mutatedLabels(ctx, script)
+}
+
+// policyFiles has the kernel load a policy by its file's name, which POLICY_CHECK
+// appraises. Debian's kernels load one policy and no other.
+func (s *scene) policyFiles(ctx context.Context) error {
+	if !s.kernel.manyPolicies {
+		return nil
+	}
+	text := []byte("dont_measure fsmagic=0x9fa0\n")
+	label, err := signFile(ctx, s.key(s.kernel.systemKey), sign.SHA256, text)
+	if err != nil {
+		return err
+	}
+	for name, label := range map[string][]byte{"signed": label, "unsigned": nil} {
+		if err := s.place("/lab/policy/"+name, text, label); err != nil {
+			return err
+		}
+	}
+	load := func(name string) string { return "echo /lab/policy/" + name + " >/sys/kernel/security/ima/policy" }
+	s.shell(2, "policy file without a signature", plan.Denied, "I/O error", load("unsigned"))
+	s.shell(2, "signed policy file", plan.Allowed, "", load("signed"))
+	return nil
 }
 
 func (s *scene) variations(ctx context.Context, what string, content []byte) error {
@@ -247,6 +274,9 @@ func (s *scene) variations(ctx context.Context, what string, content []byte) err
 	return nil
 }
 
+// labelID begins the ID of every record of one label.
+const labelID = "label by "
+
 // mutatedLabels has the kernel judge thousands of labels of one file.
 func (s *scene) mutatedLabels(ctx context.Context, content []byte) error {
 	const path = "/lab/no/mutated"
@@ -258,7 +288,7 @@ func (s *scene) mutatedLabels(ctx context.Context, content []byte) error {
 		if err != nil {
 			return err
 		}
-		check := plan.Check{ID: "label by " + key.name, Case: 2, Map: path}
+		check := plan.Check{ID: labelID + key.name, Case: 2, Map: path}
 		for name, value := range mutations(label) {
 			check.Labels = append(check.Labels, plan.Label{ID: name, Value: value, Expect: s.judge.verdict(content, value)})
 		}

@@ -148,12 +148,15 @@ for pause in 0.05 0.1 0.2 0.3 0.5 0.8 1.2; do
 	dpkg -P imaseal-lab-made
 done
 echo recovered`)
-	s.shell(3, "apt reads the repository", plan.Allowed, "", "apt-get -q update")
+	s.shell(3, "apt reads the repository", plan.Allowed, "", ": >/var/log/dpkg.log; apt-get -q update")
 	s.shell(3, "apt full-upgrade from Debian 12 to 13", plan.Allowed, "",
 		"apt-get -q --yes -o APT::Install-Recommends=false -o Dpkg::Use-Pty=0 -o Dpkg::Options::=--force-unsafe-io -o Dpkg::Options::=--force-confnew full-upgrade")
+	s.plan.Checks = append(s.plan.Checks, plan.Check{ID: "packages that it installed or upgraded", Case: 3, Expect: plan.Allowed, Tell: true,
+		Run: []string{"/bin/sh", "-c", "grep -E ' (upgrade|install) ' /var/log/dpkg.log | grep -vc imaseal-lab"}})
 	s.shell(3, "it is Debian 13", plan.Allowed, "trixie", ". /etc/os-release && echo $VERSION_CODENAME")
 	s.shell(3, "dpkg is clean", plan.Allowed, "clean", `test -z "$(dpkg --audit)" && echo clean`)
-	s.shell(3, "imaseal check finds nothing wrong", plan.Allowed, "", "imaseal check")
+	s.plan.Checks = append(s.plan.Checks, plan.Check{ID: "imaseal check finds nothing wrong", Case: 3, Expect: plan.Allowed, Tell: true,
+		Run: []string{"/bin/sh", "-c", "imaseal check >/tmp/check && grep 'signed packages' /tmp/check"}})
 	return nil
 }
 

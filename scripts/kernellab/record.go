@@ -91,7 +91,31 @@ func (r *results) print(w io.Writer) (wrong int) {
 		fmt.Fprintf(table, "%d %s\t%s\t%d\t%d\t%d\t%d\n", row.number, caseTitle(row.number), row.kernel, row.checks, row.allowed, row.denied, row.wrong)
 	}
 	table.Flush()
+	for _, line := range r.told() {
+		fmt.Fprintln(w, line)
+	}
 	return wrong
+}
+
+// told returns what the records tell in words, and how many verdicts on labels were
+// compared.
+func (r *results) told() (lines []string) {
+	labels := map[string]int{}
+	var kernels []string
+	for _, rec := range r.records {
+		if rec.Told != "" {
+			lines = append(lines, fmt.Sprintf("case %d, kernel %s: %s: %s", rec.Case, rec.Kernel, rec.ID, rec.Told))
+		}
+		if strings.HasPrefix(rec.ID, labelID) {
+			if labels[rec.Kernel]++; labels[rec.Kernel] == 1 {
+				kernels = append(kernels, rec.Kernel)
+			}
+		}
+	}
+	for _, k := range kernels {
+		lines = append(lines, fmt.Sprintf("case 2, kernel %s: its verdict and imaseal's were compared for %d labels", k, labels[k]))
+	}
+	return lines
 }
 
 // writeMarkdown writes the table as docs/verification.md has it, beside the records.
@@ -101,6 +125,10 @@ func (r *results) writeMarkdown() (file string, err error) {
 	for _, row := range r.rows() {
 		fmt.Fprintf(&b, "| %d %s | %s | %d | %d | %d | %d |\n", row.number, caseTitle(row.number), row.kernel, row.checks, row.allowed, row.denied, row.wrong)
 	}
+	for _, line := range r.told() {
+		fmt.Fprintf(&b, "\n- %s", line)
+	}
+	b.WriteString("\n")
 	file = strings.TrimSuffix(r.file.Name(), ".jsonl") + ".md"
 	return file, os.WriteFile(file, []byte(b.String()), 0o644)
 }

@@ -288,11 +288,14 @@ func (g *guest) check(c plan.Check) {
 		g.report(began, plan.Record{ID: c.ID, Case: c.Case, Expect: c.Expect, Seen: tryModule(c.Module)})
 	case c.Measure > 0:
 		seen, output := tryMeasure(c.Measure)
-		g.report(began, plan.Record{ID: c.ID, Case: c.Case, Expect: c.Expect, Seen: seen, Output: output})
+		g.report(began, plan.Record{ID: c.ID, Case: c.Case, Expect: c.Expect, Seen: seen, Told: lastLine(output)})
 	default:
 		seen, output := tryRun(c)
 		r := plan.Record{ID: c.ID, Case: c.Case, Seen: seen, Expect: c.Expect, Output: output,
 			Micros: time.Since(began).Microseconds()}
+		if c.Tell {
+			r.Told = lastLine(output)
+		}
 		r.Audit = g.settle(began, seen)
 		// A program may go on after something that it started was refused.
 		if len(r.Audit) > 0 && seen == plan.Allowed {
@@ -354,6 +357,11 @@ func verdict(err error) string {
 		return plan.Denied
 	}
 	return err.Error()
+}
+
+func lastLine(s string) string {
+	s = strings.TrimSpace(s)
+	return s[strings.LastIndexByte(s, '\n')+1:]
 }
 
 func tail(s string, n int) string {

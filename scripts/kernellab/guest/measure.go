@@ -95,7 +95,8 @@ func packageSignatures() (map[string][]byte, error) {
 				continue
 			}
 			name := filepath.Join(folder, filepath.Base(e.Path))
-			if info, err := os.Lstat(name); err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
+			// Conffiles have no label, and could not be mapped.
+			if size, err := unix.Lgetxattr(name, sign.XattrName, nil); err == nil && size > 0 {
 				found[name] = e.Value
 			}
 		}

@@ -55,6 +55,8 @@ type Check struct {
 	// Needs is set, its output holds that text.
 	Run   []string `json:"run,omitempty"`
 	Needs string   `json:"needs,omitempty"`
+	// Tell says that the last line of the output is for a person to read.
+	Tell bool `json:"tell,omitempty"`
 	// Map is a file that is mapped to be executed, as ld.so maps a library.
 	Map string `json:"map,omitempty"`
 	// Module is a kernel module in the root file system, which is loaded.
@@ -86,6 +88,8 @@ type Record struct {
 	// Output is the end of what the program wrote.
 	Output string `json:"output,omitempty"`
 	Micros int64  `json:"microseconds,omitempty"`
+	// Told is what a person should read of the output.
+	Told string `json:"told,omitempty"`
 }
 
 // OK reports whether the kernel did what was expected.
