@@ -70,6 +70,8 @@ func TestResults(t *testing.T) {
 	defer r.file.Close()
 	r.add(plan.Record{Kernel: "6.1", Case: 1, ID: "good", Expect: plan.Allowed, Seen: plan.Allowed})
 	r.add(plan.Record{Kernel: "6.1", Case: 1, ID: "bad", Expect: plan.Denied, Seen: plan.Allowed, Audit: []string{"a line"}})
+	r.add(plan.Record{Kernel: "6.1", Case: 2, ID: labelID + "p256 cut", Expect: plan.Denied, Seen: plan.Denied})
+	r.add(plan.Record{Kernel: "6.1", Case: 8, ID: "measured", Expect: plan.Allowed, Seen: plan.Allowed, Told: "7 of 7"})
 	r.add(plan.Record{Kernel: "6.1", Case: 1, ID: "broken", Expect: plan.Denied, Seen: "no such file"})
 	var out bytes.Buffer
 	if wrong := r.print(&out); wrong != 2 {
@@ -88,11 +90,16 @@ func TestResults(t *testing.T) {
 		t.Fatal(err)
 	}
 	table, err := os.ReadFile(file)
-	if want := "| 1 what is signed runs | 6.1 | 3 | 2 | 0 | 2 |\n"; err != nil || !strings.HasSuffix(string(table), want) {
-		t.Errorf("the table does not end in %q: %s, %v", want, table, err)
+	for _, want := range []string{
+		"| 1 what is signed runs | 6.1 | 3 | 2 | 0 | 2 |\n",
+		"\n\n- case 8, kernel 6.1: measured: 7 of 7\n- case 2, kernel 6.1: its verdict and imaseal's were compared for 1 labels\n",
+	} {
+		if err != nil || !strings.Contains(string(table), want) {
+			t.Errorf("%q is not in the table: %s, %v", want, table, err)
+		}
 	}
 	text, err := os.ReadFile(r.file.Name())
-	if err != nil || strings.Count(string(text), "\n") != 3 {
+	if err != nil || strings.Count(string(text), "\n") != 5 {
 		t.Errorf("the file of records: %v\n%s", err, text)
 	}
 }

@@ -125,10 +125,10 @@ func (r *results) writeMarkdown() (file string, err error) {
 	for _, row := range r.rows() {
 		fmt.Fprintf(&b, "| %d %s | %s | %d | %d | %d | %d |\n", row.number, caseTitle(row.number), row.kernel, row.checks, row.allowed, row.denied, row.wrong)
 	}
-	for _, line := range r.told() {
-		fmt.Fprintf(&b, "\n- %s", line)
-	}
 	b.WriteString("\n")
+	for _, line := range r.told() {
+		fmt.Fprintf(&b, "- %s\n", line)
+	}
 	file = strings.TrimSuffix(r.file.Name(), ".jsonl") + ".md"
 	return file, os.WriteFile(file, []byte(b.String()), 0o644)
 }
