@@ -26,8 +26,9 @@ const usage = `Boots kernels that enforce appraisal and asks them about files th
 
   scripts/lab build          make kernels, packages and root file systems, once
   scripts/lab run [--kernel NAME]... CASE...
-                             run cases by number, or all, on kernel A, the named ones or
-                             all; prints a table, and where the records are
+                             run cases by number on kernel A or those named; "all" is
+                             all cases on all kernels, some 40 minutes; prints a table,
+                             and where the records are
   scripts/lab shell          a shell in kernel A, with everything signed
   scripts/lab list           list the cases and the kernels
   scripts/lab clean          remove everything that was made
@@ -112,7 +113,8 @@ func (l *lab) kernels(ctx context.Context, names []string) ([]*kernel, error) {
 }
 
 // runCases boots kernels with cases: "--kernel NAME" and numbers of cases, all of
-// them when there are none or "all". It prints what came of it.
+// them when there are none or "all", which stands for all kernels, too. It prints what
+// came of it.
 func (l *lab) runCases(ctx context.Context, args []string, w io.Writer) error {
 	var names, numbers []string
 	for len(args) > 0 {
@@ -121,6 +123,9 @@ func (l *lab) runCases(ctx context.Context, args []string, w io.Writer) error {
 			continue
 		}
 		numbers, args = append(numbers, args[0]), args[1:]
+	}
+	if len(names) == 0 && slices.Contains(numbers, "all") {
+		names = []string{"all"}
 	}
 	kernels, err := l.kernels(ctx, names)
 	if err != nil {
