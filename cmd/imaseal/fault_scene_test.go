@@ -27,11 +27,15 @@ type scene struct {
 	content []byte // of the unsigned package
 }
 
+// buildFolder holds the command once it was built.
+var buildFolder string
+
 var buildOnce = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "imaseal-test-")
 	if err != nil {
 		return "", err
 	}
+	buildFolder = dir
 	command := filepath.Join(dir, "imaseal")
 	out, err := exec.Command("go", "build", "-o", command, ".").CombinedOutput()
 	if err != nil {

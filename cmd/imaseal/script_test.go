@@ -21,7 +21,15 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"imaseal": main})
+	testscript.Main(tidy{m}, map[string]func(){"imaseal": main})
+}
+
+// A tidy runs the tests and removes what they share.
+type tidy struct{ m *testing.M }
+
+func (t tidy) Run() int {
+	defer func() { os.RemoveAll(buildFolder) }()
+	return t.m.Run()
 }
 
 // TestScript runs the command as its users do, one topic a script.
