@@ -233,16 +233,20 @@ func (a *Activation) mayDivert(ctx context.Context) error {
 	return err
 }
 
+// diversion returns who diverts dpkg-deb, and what its two names hold.
+func (a *Activation) diversion(ctx context.Context) (by string, name, kept Holding, err error) {
+	if by, err = a.divertedBy(ctx); err != nil {
+		return by, "", "", err
+	}
+	if name, err = a.Holds(NamePath); err != nil {
+		return by, "", "", err
+	}
+	kept, err = a.Holds(KeptPath)
+	return by, name, kept, err
+}
+
 func (a *Activation) keep(ctx context.Context) error {
-	by, err := a.divertedBy(ctx)
-	if err != nil {
-		return err
-	}
-	name, err := a.Holds(NamePath)
-	if err != nil {
-		return err
-	}
-	kept, err := a.Holds(KeptPath)
+	by, name, kept, err := a.diversion(ctx)
 	if err != nil {
 		return err
 	}
@@ -267,15 +271,7 @@ func (a *Activation) restore(ctx context.Context) error {
 	if err := a.remove(NamePath + newSuffix); err != nil {
 		return err
 	}
-	by, err := a.divertedBy(ctx)
-	if err != nil {
-		return err
-	}
-	name, err := a.Holds(NamePath)
-	if err != nil {
-		return err
-	}
-	kept, err := a.Holds(KeptPath)
+	by, name, kept, err := a.diversion(ctx)
 	if err != nil {
 		return err
 	}

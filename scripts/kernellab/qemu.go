@@ -64,13 +64,18 @@ func (l *lab) stockKernel(ctx context.Context, s stock) (*kernel, error) {
 		}
 	}
 	k.command = func(ctx context.Context, initramfs, image, scratch string) *exec.Cmd {
-		return exec.CommandContext(ctx, "qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "1024",
-			"-nographic", "-nodefaults", "-serial", "stdio", "-no-reboot",
-			"-kernel", filepath.Join(dir, "vmlinuz"), "-initrd", initramfs,
-			"-drive", "if=virtio,format=raw,snapshot=on,file="+image,
-			"-append", "console=ttyS0 quiet rootfstype=ramfs ima_appraise=enforce audit=1 lsm=integrity")
+		return qemu(ctx, filepath.Join(dir, "vmlinuz"), initramfs, image,
+			"quiet rootfstype=ramfs ima_appraise=enforce audit=1 lsm=integrity")
 	}
 	return k, nil
+}
+
+// qemu boots a kernel in an emulated machine, whose console is the output. The image
+// stays as it is.
+func qemu(ctx context.Context, kernel, initramfs, image, commandLine string) *exec.Cmd {
+	return exec.CommandContext(ctx, "qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "1024",
+		"-nographic", "-nodefaults", "-serial", "stdio", "-no-reboot", "-kernel", kernel, "-initrd", initramfs,
+		"-drive", "if=virtio,format=raw,snapshot=on,file="+image, "-append", "console=ttyS0 "+commandLine)
 }
 
 // fetchKernel gets the newest kernel of a suite through apt.

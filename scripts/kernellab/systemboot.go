@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"time"
@@ -119,10 +118,8 @@ func (l *lab) bootSystem(ctx context.Context, mode, kernel, initrd, image string
 	defer l.step("booting Debian %s with ima_appraise=%s", bootSuite, mode)()
 	ctx, cancel := context.WithTimeout(ctx, 15*time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "1024",
-		"-nographic", "-nodefaults", "-serial", "stdio", "-no-reboot", "-kernel", kernel, "-initrd", initrd,
-		"-drive", "if=virtio,format=raw,snapshot=on,file="+image,
-		"-append", "console=ttyS0 root=UUID="+imageUUID+" rw ima_appraise="+mode+" audit=1 systemd.unit=imaseal-lab.service systemd.show_status=0")
+	cmd := qemu(ctx, kernel, initrd, image,
+		"root=UUID="+imageUUID+" rw ima_appraise="+mode+" audit=1 systemd.unit=imaseal-lab.service systemd.show_status=0")
 	console, err := cmd.StdoutPipe()
 	if err != nil {
 		return err

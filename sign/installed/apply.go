@@ -45,15 +45,9 @@ type ApplyOptions struct {
 // called names, all when there are none. A file is labelled only after its content
 // was found to be what the signature is over, or what the database records.
 func (s *System) Apply(ctx context.Context, names []string, o ApplyOptions) (*Result, error) {
-	selected, errs, err := s.read(ctx, names)
+	selected, others, errs, err := s.choose(ctx, names)
 	if err != nil {
 		return nil, err
-	}
-	var others []*Package
-	if len(names) > 0 {
-		if others, err = s.others(ctx, selected); err != nil {
-			return nil, err
-		}
 	}
 	a := &applying{system: s, options: o, owners: s.ownersOf(selected, others)}
 	result := &Result{Errors: errs}

@@ -19,15 +19,9 @@ type ClearOptions struct {
 // others. A label that another installed package carries for the file too, which is
 // not selected, stays.
 func (s *System) Clear(ctx context.Context, names []string, o ClearOptions) (*Result, error) {
-	selected, errs, err := s.read(ctx, names)
+	selected, others, errs, err := s.choose(ctx, names)
 	if err != nil {
 		return nil, err
-	}
-	var others []*Package
-	if len(names) > 0 {
-		if others, err = s.others(ctx, selected); err != nil {
-			return nil, err
-		}
 	}
 	stay, all := s.ownersOf(others), s.ownersOf(selected, others)
 	result := &Result{Errors: errs}

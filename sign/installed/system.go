@@ -82,6 +82,16 @@ func (s *System) read(ctx context.Context, names []string) (packages []*Package,
 	return packages, errs, ctx.Err()
 }
 
+// choose is read, and returns besides the packages that were not chosen and may share
+// files with those that were; where all were chosen there are none.
+func (s *System) choose(ctx context.Context, names []string) (selected, others []*Package, errs []error, err error) {
+	if selected, errs, err = s.read(ctx, names); err != nil || len(names) == 0 {
+		return selected, nil, errs, err
+	}
+	others, err = s.others(ctx, selected)
+	return selected, others, errs, err
+}
+
 // others returns the installed packages that may share files with a selected one and
 // are not selected: those of its name, for other architectures, any other RPM, and any
 // package at all where one may have taken a file over.
