@@ -195,7 +195,7 @@ func (o *InitOptions) loadCA(ctx context.Context, r *InitResult) (*authority, er
 	if ask == nil && len(o.Passphrase) > 0 {
 		ask = func(string) ([]byte, error) { return append([]byte(nil), o.Passphrase...), nil }
 	}
-	key, err := openFile(ctx, r.CAKey, ask)
+	key, err := openFile(ctx, r.CAKey, OpenOptions{Passphrase: ask})
 	if err != nil {
 		return nil, fmt.Errorf("using the CA that is there: %w", err)
 	}

@@ -70,7 +70,7 @@ func TestInitOpensAnEncryptedCA(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, err := Open(t.Context(), r.SigningKey, answer(string(tt.passphrase), nil)); err != nil {
+			if _, err := Open(t.Context(), r.SigningKey, OpenOptions{Passphrase: answer(string(tt.passphrase), nil)}); err != nil {
 				t.Error(err)
 			}
 		})

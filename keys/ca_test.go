@@ -216,7 +216,7 @@ func TestInitEncryptsKeysWithThePassphrase(t *testing.T) {
 		if exec.Command("openssl", "pkey", "-in", path, "-passin", "file:"+wrong, "-noout").Run() == nil {
 			t.Errorf("%s: openssl opens it with another passphrase", path)
 		}
-		key, err := Open(context.Background(), path, answer(testPassphrase, nil))
+		key, err := Open(context.Background(), path, OpenOptions{Passphrase: answer(testPassphrase, nil)})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -73,7 +73,7 @@ func TestLoadCertificates(t *testing.T) {
 
 // Verification takes the longer the larger the key is.
 func TestACertificateWithAHugeRSAKeyIsRefused(t *testing.T) {
-	ca, err := Open(context.Background(), "testdata/private/p256-pkcs8.pem", nil)
+	ca, err := Open(context.Background(), "testdata/private/p256-pkcs8.pem", OpenOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -96,7 +96,7 @@ func TestACertificateWithAHugeRSAKeyIsRefused(t *testing.T) {
 func TestMatch(t *testing.T) {
 	one := loadCertificate(t, "testdata/certificates/one.crt")
 	for name, fits := range map[string]bool{"p256-pkcs8.pem": true, "ecparam.pem": false, "rsa-pkcs8.pem": false} {
-		key, err := Open(context.Background(), "testdata/private/"+name, nil)
+		key, err := Open(context.Background(), "testdata/private/"+name, OpenOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -276,7 +276,7 @@ func evmctlKeyID(t testing.TB, args ...string) sign.KeyID {
 
 func TestKeyIDIsThatOfEvmctl(t *testing.T) {
 	for _, name := range []string{"p256-pkcs8.pem", "rsa-pkcs8.pem"} {
-		key, err := Open(context.Background(), "testdata/private/"+name, nil)
+		key, err := Open(context.Background(), "testdata/private/"+name, OpenOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -60,13 +60,13 @@ func openToOthers(path string, mode fs.FileMode) string {
 	return fmt.Sprintf("%s: other users can read or write this private key (mode %04o): chmod 600 it", path, mode.Perm())
 }
 
-func openFile(_ context.Context, path string, p Passphrase) (*Key, error) {
+func openFile(_ context.Context, path string, o OpenOptions) (*Key, error) {
 	content, mode, err := readKeyFileMode(path)
 	if err != nil {
 		return nil, err
 	}
 	defer clear(content)
-	key, err := parsePrivateKey(content, path, p)
+	key, err := parsePrivateKey(content, path, o.Passphrase)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}

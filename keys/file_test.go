@@ -39,7 +39,7 @@ func TestOpenReadsWhatOpenSSLWrites(t *testing.T) {
 	for i, name := range append(encryptedKeys(), plainKeys()...) {
 		t.Run(name, func(t *testing.T) {
 			asked := 0
-			key, err := Open(context.Background(), filepath.Join("testdata/private", name), answer(testPassphrase, &asked))
+			key, err := Open(context.Background(), filepath.Join("testdata/private", name), OpenOptions{Passphrase: answer(testPassphrase, &asked)})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -66,7 +66,7 @@ func TestOpenOfAnEncryptedKey(t *testing.T) {
 	for _, name := range encryptedKeys() {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join("testdata/private", name)
-			_, err := Open(context.Background(), path, answer("a horse of another colour", nil))
+			_, err := Open(context.Background(), path, OpenOptions{Passphrase: answer("a horse of another colour", nil)})
 			if !errors.Is(err, ErrWrongPassphrase) {
 				t.Fatal(err)
 			}
@@ -74,12 +74,12 @@ func TestOpenOfAnEncryptedKey(t *testing.T) {
 			if holdsSecret(err.Error(), readTestdata(t, "private/"+name)) {
 				t.Errorf("the error tells a secret: %v", err)
 			}
-			_, err = Open(context.Background(), path, nil)
+			_, err = Open(context.Background(), path, OpenOptions{})
 			checkError(t, err, path, "encrypted")
 
 			refused := errors.New("no")
 			var prompt string
-			_, err = Open(context.Background(), path, func(p string) ([]byte, error) { prompt = p; return nil, refused })
+			_, err = Open(context.Background(), path, OpenOptions{Passphrase: func(p string) ([]byte, error) { prompt = p; return nil, refused }})
 			if !errors.Is(err, refused) {
 				t.Errorf("the callback's error is lost: %v", err)
 			}
@@ -122,7 +122,7 @@ func TestOpenRefusesOtherKeysAndSaysWhatToDo(t *testing.T) {
 			if tt.text != "" {
 				path = writeFile(t, filepath.Join(t.TempDir(), "key"), []byte(tt.text))
 			}
-			_, err := Open(context.Background(), path, answer(testPassphrase, nil))
+			_, err := Open(context.Background(), path, OpenOptions{Passphrase: answer(testPassphrase, nil)})
 			checkError(t, err, append(tt.want, path)...)
 			content, _ := os.ReadFile(path)
 			if holdsSecret(err.Error(), content) {
@@ -139,7 +139,7 @@ func TestTheConversionThatARefusalAdvisesWorks(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
 			old := writeFile(t, filepath.Join(dir, "it's a key"), readTestdata(t, "private/"+name))
-			_, err := Open(context.Background(), old, answer(testPassphrase, nil))
+			_, err := Open(context.Background(), old, OpenOptions{Passphrase: answer(testPassphrase, nil)})
 			checkError(t, err, " with openssl ")
 			_, command, _ := strings.Cut(err.Error(), " with openssl ")
 			cmd := exec.Command("sh", "-c", "openssl "+strings.TrimSuffix(command, "NEW")+"new -passin file:old-pass -passout file:new-pass")
@@ -149,7 +149,7 @@ func TestTheConversionThatARefusalAdvisesWorks(t *testing.T) {
 			if out, err := cmd.CombinedOutput(); err != nil {
 				t.Fatalf("%s: %v\n%s", command, err, out)
 			}
-			key, err := Open(context.Background(), filepath.Join(dir, "new"), answer(testPassphrase, nil))
+			key, err := Open(context.Background(), filepath.Join(dir, "new"), OpenOptions{Passphrase: answer(testPassphrase, nil)})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -164,7 +164,7 @@ func TestOpenFindsTheCertificateOfTheKeyInTheFile(t *testing.T) {
 	for name, want := range map[string]string{
 		"p256-and-certificate.pem": "CN=one", "p256-and-chain.pem": "CN=one", "p256-pkcs8.pem": "",
 	} {
-		key, err := Open(context.Background(), "testdata/private/"+name, nil)
+		key, err := Open(context.Background(), "testdata/private/"+name, OpenOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -184,7 +184,7 @@ func TestOpenSaysWhenOthersCanReadTheKey(t *testing.T) {
 		if err := os.Chmod(path, mode); err != nil {
 			t.Fatal(err)
 		}
-		key, err := Open(context.Background(), path, nil)
+		key, err := Open(context.Background(), path, OpenOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -214,7 +214,7 @@ func TestAReferenceSaysHowTheKeyIsOpened(t *testing.T) {
 		"C:\\key":            "open C:\\key: no such file",
 		"UPPER:not-a-scheme": "open UPPER:not-a-scheme: no such file",
 	} {
-		_, err := Open(context.Background(), ref, nil)
+		_, err := Open(context.Background(), ref, OpenOptions{})
 		checkError(t, err, want)
 	}
 	_, err := OpenPGPSigner(context.Background(), "pkcs11:token", nil, testTime)

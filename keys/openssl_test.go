@@ -17,7 +17,7 @@ import (
 
 func openedRSA(t testing.TB) (*Key, *rsa.PrivateKey) {
 	t.Helper()
-	key, err := Open(context.Background(), "testdata/private/rsa-pkcs8.pem", nil)
+	key, err := Open(context.Background(), "testdata/private/rsa-pkcs8.pem", OpenOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -69,7 +69,7 @@ func TestOpenSSLRefusesWhatIsNoDigest(t *testing.T) {
 }
 
 func TestOpenSSLLeavesECDSAToGo(t *testing.T) {
-	key, err := Open(context.Background(), "testdata/private/p256-pkcs8.pem", nil)
+	key, err := Open(context.Background(), "testdata/private/p256-pkcs8.pem", OpenOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

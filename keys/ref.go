@@ -18,13 +18,38 @@ type Key struct {
 	Certificate *x509.Certificate
 	// Note is what a user should know about how the key was opened, "" for nothing.
 	Note string
+	// Jobs is how many calls of Sign are worth making at once: the sessions of a
+	// token, what a service takes in flight. 0 means as many as there are cores.
+	Jobs int
+
+	close func() error
 }
 
-// Close lets go of what the key holds. A key of a file holds nothing.
-func (k *Key) Close() error { return nil }
+// Close lets go of what the key holds: the sessions of a token, a connection, a
+// program. A key of a file holds nothing.
+func (k *Key) Close() error {
+	if k.close == nil {
+		return nil
+	}
+	return k.close()
+}
 
-// An opener opens the key that the part of a reference after its scheme names.
-type opener func(ctx context.Context, rest string, p Passphrase) (*Key, error)
+// OpenOptions say how a key is opened and used.
+type OpenOptions struct {
+	// Passphrase is asked for the passphrase of an encrypted file and the PIN of a
+	// token, at most once. It may be nil where neither is needed.
+	Passphrase Passphrase
+	// Jobs is how many signatures a token or a service is asked for at once; 0
+	// leaves that to the kind of key.
+	Jobs int
+	// Note, if not nil, is told what a user should know while the key is in use,
+	// such as that a service is asked again. It may be called concurrently.
+	Note func(string)
+}
+
+// An opener opens the key that the part of a reference after its scheme names. The
+// key lives no longer than ctx.
+type opener func(ctx context.Context, rest string, o OpenOptions) (*Key, error)
 
 // schemes are the key references besides paths. A path never has a scheme: the
 // reference decides, not what the disk happens to hold.
@@ -36,15 +61,15 @@ var schemes = map[string]opener{
 var scheme = regexp.MustCompile(`^([a-z][a-z0-9+.-]+):`)
 
 // Open opens the key that ref names: a path, or file:PATH. A path that has a colon
-// within its first part needs ./ in front. p is asked only when the key is
-// encrypted; a wrong passphrase gives [ErrWrongPassphrase].
-func Open(ctx context.Context, ref string, p Passphrase) (*Key, error) {
+// within its first part needs ./ in front. A wrong passphrase gives
+// [ErrWrongPassphrase]. The key cannot be used after ctx is done; Close it.
+func Open(ctx context.Context, ref string, o OpenOptions) (*Key, error) {
 	name, rest := splitRef(ref)
 	open, ok := schemes[name]
 	if !ok {
 		return nil, unknownScheme(name, slices.Sorted(maps.Keys(schemes)))
 	}
-	return open(ctx, rest, p)
+	return open(ctx, rest, o)
 }
 
 func unknownScheme(name string, known []string) error {

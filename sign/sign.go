@@ -13,7 +13,8 @@ type Options struct {
 	// Hash is the algorithm of the digests that are signed. 0 means the one that
 	// the package demands, SHA-256 where it demands none.
 	Hash Hash
-	// Jobs is how many signatures are made or verified at once.
+	// Jobs is how many signatures are made or verified at once; more are made where
+	// the Signer asks for more.
 	Jobs int
 	// Progress, if not nil, is told how many more files and bytes were read.
 	Progress func(files int, bytes int64)
@@ -36,7 +37,7 @@ func Sign(ctx context.Context, p Package, key *Signer, o Options) (*Manifest, er
 		return nil, err
 	}
 	var files []*digested
-	b := newBatch(ctx, o.Jobs)
+	b := newBatch(ctx, max(o.Jobs, key.Jobs))
 	err = walk(b.ctx, p, o, func(*File) Hash { return h }, func(d *digested) error {
 		if d.recorded != "" {
 			return fmt.Errorf("%q: %s: the package is damaged, build it again", d.path, d.recorded)

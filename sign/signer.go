@@ -22,6 +22,10 @@ const rememberedSize = 1024
 // A Signer makes file signatures with one key. Its methods may be called
 // concurrently. Equal digests are signed once.
 type Signer struct {
+	// Jobs is how many calls of SignDigest the key can work on at once, 0 for as
+	// many as the caller likes. To be set before the Signer is used.
+	Jobs int
+
 	key    crypto.Signer
 	id     KeyID
 	random io.Reader // nil for software keys, which then sign deterministically

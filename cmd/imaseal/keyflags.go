@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"time"
 
@@ -46,26 +47,49 @@ func (f *passphraseFlags) source() keys.Passphrase {
 type signingKeyFlags struct {
 	key, cert, keyID string
 	allowExpired     bool
+	jobs             int
 	passphrase       passphraseFlags
 }
+
+// A signingKey is a key that signs files, with what it was checked against.
+type signingKey struct {
+	*sign.Signer
+	cert *x509.Certificate // nil when there is none
+	key  *keys.Key
+}
+
+// close lets go of a token, or of the connection to a service.
+func (k *signingKey) close() error { return k.key.Close() }
 
 func (f *signingKeyFlags) add(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.key, "key", "", "private `KEY` that signs the files: a PEM or DER file (required)")
 	cmd.Flags().StringVar(&f.cert, "cert", "", "certificate `FILE` of the key, PEM or DER; gives the key id")
 	cmd.Flags().StringVar(&f.keyID, "keyid", "", "key id in `HEX`, where it is not the certificate's")
 	cmd.Flags().BoolVar(&f.allowExpired, "allow-expired", false, "sign though the certificate is expired or not yet valid")
+	cmd.Flags().IntVar(&f.jobs, "sign-jobs", 0, "ask a token or a service for `N` signatures at once (default what fits it)")
 	f.passphrase.add(cmd)
 	if err := cmd.MarkFlagRequired("key"); err != nil {
 		panic(err)
 	}
 }
 
-// open opens the key and checks it against the certificate.
-func (f *signingKeyFlags) open(ctx context.Context, out *output, p keys.Passphrase) (*sign.Signer, error) {
-	key, err := keys.Open(ctx, f.key, p)
+// open opens the key and checks it against the certificate. The caller closes it.
+func (f *signingKeyFlags) open(ctx context.Context, out *output, p keys.Passphrase) (*signingKey, error) {
+	if f.jobs < 0 {
+		return nil, fmt.Errorf("--sign-jobs %d: at least 1 is needed", f.jobs)
+	}
+	key, err := keys.Open(ctx, f.key, keys.OpenOptions{Passphrase: p, Jobs: f.jobs, Note: func(text string) { out.note("%s", text) }})
 	if err != nil {
 		return nil, err
 	}
+	k, err := f.check(key, out)
+	if err != nil {
+		return nil, errors.Join(err, key.Close())
+	}
+	return k, nil
+}
+
+func (f *signingKeyFlags) check(key *keys.Key, out *output) (*signingKey, error) {
 	if key.Note != "" {
 		out.note("%s", key.Note)
 	}
@@ -90,7 +114,12 @@ func (f *signingKeyFlags) open(ctx context.Context, out *output, p keys.Passphra
 		}
 		id = given
 	}
-	return sign.NewSigner(key.Signer, id)
+	signer, err := sign.NewSigner(key.Signer, id)
+	if err != nil {
+		return nil, err
+	}
+	signer.Jobs = key.Jobs
+	return &signingKey{Signer: signer, cert: cert, key: key}, nil
 }
 
 // certificate returns the key's certificate, nil when there is none.

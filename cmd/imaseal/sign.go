@@ -86,7 +86,7 @@ A package that this key has signed already, with this selection, is left as it i
 type signing struct {
 	*signOptions
 	out       *output
-	signer    *sign.Signer
+	signer    *signingKey
 	trusted   *sign.TrustedKeys // the signer's own key
 	selection sign.Selection
 	hash      sign.Hash
@@ -98,6 +98,7 @@ func runSign(ctx context.Context, out *output, o *signOptions, args []string) er
 	if err != nil {
 		return err
 	}
+	defer s.signer.close()
 	list, err := o.targets.expand(out, args)
 	if err != nil {
 		return err
@@ -216,7 +217,7 @@ func (s *signing) sign(ctx context.Context, pkg sign.Package, jobs int, p *packa
 	if err := pkg.CanWrite(new(sign.Manifest), s.writeOptions(t)); err != nil {
 		return nil, err
 	}
-	return sign.Sign(ctx, pkg, s.signer, sign.Options{Selection: s.selection, Hash: s.hash, Jobs: jobs, Progress: p.add})
+	return sign.Sign(ctx, pkg, s.signer.Signer, sign.Options{Selection: s.selection, Hash: s.hash, Jobs: jobs, Progress: p.add})
 }
 
 func (s *signing) writeOptions(t *target) sign.WriteOptions {

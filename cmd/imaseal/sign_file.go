@@ -103,9 +103,12 @@ func runSignFile(ctx context.Context, out *output, o *signFileOptions, args []st
 	if s.Selection, err = sign.NewSelection(o.selects, o.excludes); err != nil {
 		return err
 	}
-	if s.Key, err = o.key.open(ctx, out, o.key.passphrase.source()); err != nil {
+	key, err := o.key.open(ctx, out, o.key.passphrase.source())
+	if err != nil {
 		return err
 	}
+	defer key.close()
+	s.Key = key.Signer
 	files := findFiles(ctx, args, o.recursive)
 	defer files.close()
 	results := signEach(ctx, out, s, files.list, o.jobs)

@@ -70,7 +70,7 @@ func signFile(ctx context.Context, key signingKey, hash sign.Hash, content []byt
 
 // openSigner opens a key that the laboratory made.
 func openSigner(ctx context.Context, key signingKey) (*sign.Signer, error) {
-	k, err := keys.Open(ctx, key.key, nil)
+	k, err := keys.Open(ctx, key.key, keys.OpenOptions{})
 	if err != nil {
 		return nil, err
 	}
