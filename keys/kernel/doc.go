@@ -1,0 +1,6 @@
+// Package kernel knows what a Linux kernel takes: which keys and signatures it
+// verifies, which certificates its trusted keyrings let in and why not, and what its
+// configuration and /proc/keys say of it. It makes no keys and changes no keyring.
+//
+// Start with KeyTypeOf for a key and KeyTypeHelp for the table of them.
+package kernel
