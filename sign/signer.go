@@ -6,9 +6,12 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
+	"crypto/sha256"
+	"crypto/x509"
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
 )
 
 // maxRemembered bounds the memory in bytes that a [Signer] spends on remembering
@@ -25,11 +28,18 @@ type Signer struct {
 	// Jobs is how many calls of SignDigest the key can work on at once, 0 for as
 	// many as the caller likes. To be set before the Signer is used.
 	Jobs int
+	// Cache, if not nil, is asked before the key is; to be set before the Signer is
+	// used. An ECDSA key in software is as fast as a cache and does without.
+	Cache Cache
 
 	key    crypto.Signer
 	id     KeyID
 	random io.Reader // nil for software keys, which then sign deterministically
 	verify bool
+
+	identity    [sha256.Size]byte // of the public key, in the cache
+	cacheable   bool
+	found, made atomic.Int64 // signatures by the cache, by the key in spite of one
 
 	mu         sync.Mutex
 	remembered map[string]*onceSigned
@@ -63,11 +73,19 @@ func NewSigner(key crypto.Signer, id KeyID) (*Signer, error) {
 	default:
 		return nil, fmt.Errorf("the kernel does not verify signatures of %T: use an RSA or ECDSA key", pub)
 	}
+	spki, err := x509.MarshalPKIXPublicKey(key.Public())
+	if err != nil {
+		return nil, err
+	}
+	s.identity = sha256.Sum256(spki)
 	switch key.(type) {
-	case *rsa.PrivateKey, *ecdsa.PrivateKey:
+	case *rsa.PrivateKey:
+		s.cacheable = true
+	case *ecdsa.PrivateKey:
 	default:
 		s.random = rand.Reader
 		s.verify = true
+		s.cacheable = true
 	}
 	return s, nil
 }
@@ -111,7 +129,30 @@ func (s *Signer) SignDigest(h Hash, digest []byte) ([]byte, error) {
 	return entry.value, entry.err
 }
 
+// Cached returns how many signatures the cache had, of how many that it was asked
+// for. Both are 0 where no cache is used.
+func (s *Signer) Cached() (found, asked int64) {
+	found = s.found.Load()
+	return found, found + s.made.Load()
+}
+
 func (s *Signer) sign(h Hash, digest []byte) ([]byte, error) {
+	if s.Cache == nil || !s.cacheable {
+		return s.signWithKey(h, digest, nil)
+	}
+	if sig := s.Cache.Lookup(s.identity, h, digest); sig != nil {
+		value := Signature{Version: 2, Hash: h, KeyID: s.id, Sig: sig}
+		if verifyWith(s.key.Public(), value, digest) == nil {
+			s.found.Add(1)
+			return value.MarshalBinary()
+		}
+	}
+	s.made.Add(1)
+	return s.signWithKey(h, digest, s.Cache)
+}
+
+// signWithKey lets the key sign, and cache remember it where that is not nil.
+func (s *Signer) signWithKey(h Hash, digest []byte, cache Cache) ([]byte, error) {
 	sig, err := s.key.Sign(s.random, digest, h.Crypto())
 	if err != nil {
 		return nil, fmt.Errorf("signing with key %s: %w", s.id, err)
@@ -121,6 +162,9 @@ func (s *Signer) sign(h Hash, digest []byte) ([]byte, error) {
 		if err := verifyWith(s.key.Public(), value, digest); err != nil {
 			return nil, fmt.Errorf("key %s made a signature that does not verify: %w", s.id, err)
 		}
+	}
+	if cache != nil {
+		cache.Remember(s.identity, h, digest, sig)
 	}
 	return value.MarshalBinary()
 }
