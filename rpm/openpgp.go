@@ -60,6 +60,9 @@ func (p *Package) checkOpenPGP(o sign.WriteOptions) error {
 	if o.OpenPGP == nil || o.Force || p.info.FormatVersion != "4" {
 		return nil
 	}
+	if o.Replace && !slices.ContainsFunc(dropMarked(p.sig.entries), func(e entry) bool { return slices.Contains(openPGPTags, e.tag) }) {
+		return nil // the one that is there was added with file signatures, and goes with them
+	}
 	if list := p.OpenPGP(); len(list) > 0 {
 		return fmt.Errorf("it has an OpenPGP signature (%s), and format 4 has room for one: --force replaces it, which unsign cannot undo", list[0].Where)
 	}

@@ -123,7 +123,7 @@ func (p *Package) checkWrite(m *sign.Manifest, o sign.WriteOptions) error {
 		return errors.New("it is a source package: nothing in it is installed")
 	case p.irregular != "" && !o.Force:
 		return fmt.Errorf("its signature header is not laid out as rpm does it (%s): --force writes it anew, after which unsign cannot give back the same bytes", p.irregular)
-	case p.carried.inSig && !o.Force && !p.carries(m):
+	case p.carried.inSig && !o.Force && !o.Replace && !p.carries(m):
 		return errors.New("its signature header has tags of other file signatures (274, 275): --force replaces them, which unsign cannot undo")
 	}
 	return p.checkOpenPGP(o)
@@ -186,7 +186,7 @@ func (p *Package) newSignatureHeader(ctx context.Context, m *sign.Manifest, o si
 	if p.irregular != "" {
 		o.Warn(fmt.Sprintf("its signature header is written anew, which unsign cannot undo (%s)", p.irregular))
 	}
-	if p.carried.inSig && !p.carries(m) {
+	if p.carried.inSig && !o.Replace && !p.carries(m) {
 		o.Warn("its other file signatures are replaced, which unsign cannot undo")
 	}
 	entries, err := p.signedEntries(m)

@@ -93,7 +93,10 @@ func walk(ctx context.Context, p Package, o Options, hashOf func(*File) Hash, ea
 		if d.read {
 			head = []byte(d.head)
 		}
-		d.selected = o.Selection.Match(f, head)
+		d.selected = o.Paths[d.path] || f.Control
+		if o.Paths == nil {
+			d.selected = o.Selection.Match(f, head)
+		}
 		if !f.Control {
 			payload[d.path] = d
 		}

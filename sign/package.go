@@ -134,8 +134,12 @@ type WriteOptions struct {
 	OpenPGP func(context.Context, io.Reader) (NewOpenPGPSignature, error)
 	// DropOpenPGP lets signatures go that would no longer hold.
 	DropOpenPGP bool
-	// Force lets things be replaced that can't be given back by writing the
-	// package with a nil manifest later.
+	// Replace lets file signatures be replaced that the package carries, and an
+	// OpenPGP signature that was added with them. Writing the package with a nil
+	// manifest later still gives the original.
+	Replace bool
+	// Force is Replace, and lets things be replaced that can't be given back by
+	// writing the package with a nil manifest later.
 	Force bool
 	// Warn, if not nil, is told what a user should know about the copy.
 	Warn func(string)

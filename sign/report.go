@@ -70,7 +70,7 @@ func Verify(ctx context.Context, p Package, keys *TrustedKeys, o Options) (*Repo
 	if m == nil {
 		m = new(Manifest)
 	}
-	if len(o.Selection.Select) == 0 && len(o.Selection.Exclude) == 0 && m.Statement != nil {
+	if o.Paths == nil && len(o.Selection.Select) == 0 && len(o.Selection.Exclude) == 0 && m.Statement != nil {
 		o.Selection = m.Statement.Selection
 	}
 	if err := v.files(ctx, p, m, o); err != nil {

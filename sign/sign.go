@@ -2,6 +2,7 @@ package sign
 
 import (
 	"context"
+	"errors"
 	"fmt"
 )
 
@@ -10,6 +11,10 @@ import (
 type Options struct {
 	// Selection says which files have to be signed.
 	Selection Selection
+	// Paths, if not nil, are the payload files that have to be signed, in place of
+	// Selection. A package that carries a statement cannot be signed so: the statement
+	// holds rules.
+	Paths map[string]bool
 	// Hash is the algorithm of the digests that are signed. 0 means the one that
 	// the package demands, SHA-256 where it demands none.
 	Hash Hash
@@ -31,6 +36,10 @@ func Sign(ctx context.Context, p Package, key *Signer, o Options) (*Manifest, er
 	h, err := o.HashFor(p.Info())
 	if err != nil {
 		return nil, err
+	}
+	stated, hasStatement := p.(Stated)
+	if hasStatement && o.Paths != nil {
+		return nil, errors.New("the statement of a package holds the rules of a selection, not paths")
 	}
 	// The statement can be read back in one form only.
 	if o.Selection, err = NewSelection(o.Selection.Select, o.Selection.Exclude); err != nil {
@@ -77,8 +86,7 @@ func Sign(ctx context.Context, p Package, key *Signer, o Options) (*Manifest, er
 		}
 	}
 	m.Sort()
-	stated, ok := p.(Stated)
-	if !ok {
+	if !hasStatement {
 		return m, nil
 	}
 	if m.Statement, err = stated.Statement(ctx, m); err != nil {
