@@ -166,38 +166,3 @@ func (n *countingWriter) Write(p []byte) (int, error) {
 	*n += countingWriter(len(p))
 	return len(p), nil
 }
-
-// finishedAlready reports whether a listed file that differs is one that an
-// earlier run of the same command has finished: a package that this key has signed
-// and that, unsigned, is the very file that the .changes file lists; or a
-// .buildinfo with the checksums of such packages.
-func (s *signing) finishedAlready(ctx context.Context, t *changesTarget, want deb.ChangesFile) bool {
-	path := t.pathOf(want.Name)
-	switch {
-	case isPackageName(want.Name) && s.signedFrom(ctx, path, want):
-	case isBuildinfo(want.Name) && s.updateBuildinfo && t.buildinfoFinished(path):
-	default:
-		return false
-	}
-	s.out.note("%s: finished by an earlier run that was interrupted; completing it", path)
-	return true
-}
-
-// signedFrom reports whether the package at path is signed by this key and was
-// made from the file want.
-func (s *signing) signedFrom(ctx context.Context, path string, want deb.ChangesFile) bool {
-	f, err := openRegular(path)
-	if err != nil {
-		return false
-	}
-	defer f.Close()
-	pkg, err := openPackage(f, openOptions{jobs: s.targets.jobs})
-	if err != nil {
-		return false
-	}
-	if done, err := s.alreadySigned(ctx, pkg, s.targets.jobs, nil); err != nil || !done {
-		return false
-	}
-	original, err := sum(want.Name, func(w io.Writer) error { return pkg.Write(ctx, w, nil, sign.WriteOptions{}) })
-	return err == nil && original == want
-}

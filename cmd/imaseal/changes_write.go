@@ -39,7 +39,7 @@ func (l *worklist) finishChanges(ctx context.Context, out *output, results []*re
 		for name, p := range t.packages {
 			done := byPath[p.path]
 			complete = complete && done != nil && done.Verdict == verdictOK
-			changed = changed || done != nil && done.Action == "would sign" || t.have[name].SHA256 != t.listed(name).SHA256
+			changed = changed || done != nil && done.pending() || t.have[name].SHA256 != t.listed(name).SHA256
 		}
 		switch {
 		case r.Verdict != verdictOK:

@@ -12,8 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/imaseal/imaseal/internal/atomicfile"
-	"github.com/imaseal/imaseal/keys"
+	"github.com/imaseal/imaseal/deb"
 	"github.com/imaseal/imaseal/sign"
 )
 
@@ -25,14 +24,7 @@ type signOptions struct {
 	excludes []string
 	hash     string
 	sigv     int
-
-	openPGPKey      string
-	dropOpenPGP     bool
-	force           bool
-	dryRun          bool
-	trustHeader     bool
-	targetRPM       string
-	updateBuildinfo bool
+	rewrite  rewriteFlags
 }
 
 func newSignCommand() *cobra.Command {
@@ -67,13 +59,7 @@ A package that this key has signed already, with this selection, is left as it i
 	fl.StringArrayVar(&o.excludes, "exclude", nil, "do not sign files that match `GLOB`; may be repeated")
 	fl.StringVar(&o.hash, "hash", "", "digest `ALGORITHM`: sha256, sha384 or sha512 (default sha256; an RPM's is that of its header)")
 	fl.IntVar(&o.sigv, "sigv", 2, "`version` of the file signatures")
-	fl.StringVar(&o.openPGPKey, "openpgp-key", "", "also sign the whole package with the OpenPGP `KEY`: a file, or gpg:FINGERPRINT")
-	fl.BoolVar(&o.dropOpenPGP, "drop-openpgp-signature", false, "let signatures of a whole .deb go, which no longer hold")
-	fl.BoolVar(&o.force, "force", false, "replace file signatures that are there, and in an RPM an OpenPGP signature")
-	fl.BoolVar(&o.dryRun, "dry-run", false, "do everything but write")
-	fl.BoolVar(&o.trustHeader, "trust-header-digests", false, "sign the digests in an RPM's header without reading its payload")
-	fl.StringVar(&o.targetRPM, "target-rpm", "", "refuse an RPM whose signatures rpm `VERSION` could not read")
-	fl.BoolVar(&o.updateBuildinfo, "update-buildinfo", false, "rewrite the checksums in the .buildinfo too")
+	o.rewrite.add(cmd, "replace file signatures that are there, and in an RPM an OpenPGP signature")
 	completeWith(cmd, "select", sign.SelectAll, sign.SelectExec)
 	completeWith(cmd, "hash", "sha256", "sha384", "sha512")
 	o.targets.addOutput(cmd)
@@ -84,13 +70,12 @@ A package that this key has signed already, with this selection, is left as it i
 
 // A signing is what runSign has worked out of the flags.
 type signing struct {
-	*signOptions
-	out       *output
+	rewriting
+	targets   *targetFlags
 	signer    *signingKey
 	trusted   *sign.TrustedKeys // the signer's own key
 	selection sign.Selection
 	hash      sign.Hash
-	openPGP   *keys.OpenPGPKey
 }
 
 func runSign(ctx context.Context, out *output, o *signOptions, args []string) error {
@@ -99,21 +84,11 @@ func runSign(ctx context.Context, out *output, o *signOptions, args []string) er
 		return err
 	}
 	defer s.signer.close()
-	list, err := o.targets.expand(out, args)
+	results, err := s.run(ctx, s.targets, args, s.signedFrom, s.one)
 	if err != nil {
 		return err
 	}
-	list.checkChanges(ctx, s.finishedAlready)
-	list.dropBroken()
-	if !o.dryRun {
-		if err := list.makeFolders(); err != nil {
-			return err
-		}
-	}
-	results := o.targets.each(ctx, out, list.targets, s.one)
-	return out.print(list.finishChanges(ctx, out, results, changesOptions{
-		openPGP: s.openPGP, buildinfo: o.updateBuildinfo, dryRun: o.dryRun,
-	}))
+	return out.print(results)
 }
 
 func (o *signOptions) prepare(ctx context.Context, out *output) (*signing, error) {
@@ -124,7 +99,7 @@ func (o *signOptions) prepare(ctx context.Context, out *output) (*signing, error
 	default:
 		return nil, fmt.Errorf("--sigv %d: there are versions 2 and 3", o.sigv)
 	}
-	s := &signing{signOptions: o, out: out, trusted: new(sign.TrustedKeys)}
+	s := &signing{targets: &o.targets, trusted: new(sign.TrustedKeys)}
 	var err error
 	if s.selection, err = sign.NewSelection(o.selects, o.excludes); err != nil {
 		return nil, err
@@ -138,41 +113,22 @@ func (o *signOptions) prepare(ctx context.Context, out *output) (*signing, error
 	if s.signer, err = o.key.open(ctx, out, passphrase); err != nil {
 		return nil, err
 	}
-	if err = s.trusted.Add(s.signer.KeyID(), s.signer.Public()); err != nil {
-		return nil, err
+	if err = s.trusted.Add(s.signer.KeyID(), s.signer.Public()); err == nil {
+		s.rewriting, err = o.rewrite.open(ctx, out, passphrase)
 	}
-	if o.openPGPKey != "" {
-		now, err := signatureTime()
-		if err != nil {
-			return nil, err
-		}
-		if s.openPGP, err = keys.OpenPGPSigner(ctx, o.openPGPKey, passphrase, now); err != nil {
-			return nil, err
-		}
-		if s.openPGP.Note != "" {
-			out.note("%s", s.openPGP.Note)
-		}
+	if err != nil {
+		return nil, errors.Join(err, s.signer.close())
 	}
 	return s, nil
 }
 
 // one signs one package.
 func (s *signing) one(ctx context.Context, t *target, jobs int, p *packageProgress) *result {
-	r := newResult(t.path)
-	f, err := openRegular(t.path)
-	if err != nil {
-		return r.fail(err)
+	f, pkg, r := s.openTarget(t, jobs)
+	if pkg == nil {
+		return r
 	}
 	defer f.Close()
-	pkg, err := openPackage(f, openOptions{jobs: jobs, trustHeaderDigests: s.trustHeader, targetRPM: s.targetRPM})
-	if errors.Is(err, errSourcePackage) && t.within {
-		s.out.note("%s: skipped, a source package installs nothing", t.path)
-		return nil
-	}
-	if err != nil {
-		return r.fail(err)
-	}
-	r.describe(pkg.Info())
 	p.expect(pkg.Info().InstalledSize)
 	done, err := s.alreadySigned(ctx, pkg, jobs, p.add)
 	if err != nil {
@@ -191,26 +147,28 @@ func (s *signing) one(ctx context.Context, t *target, jobs int, p *packageProgre
 		return r.fail(err)
 	}
 	r.Files = int(p.files.Load())
-	write := func(w io.Writer) error { return pkg.Write(ctx, w, m, s.writeOptions(t)) }
-	switch {
-	case s.dryRun && !done:
-		r.Action = "would sign"
-		err = write(io.Discard) // what writing would refuse, and warn of, counts
-	case s.dryRun || done && t.dest == t.path:
-	case done:
-		err = copyFile(ctx, f, t.dest)
-	default:
-		err = atomicfile.Write(ctx, t.dest, func(w *os.File) error { return write(w) }, atomicfile.Options{Like: f})
+	if done {
+		err = s.leave(ctx, t, f)
+	} else {
+		if s.dryRun {
+			r.Action = "would sign"
+		}
+		err = s.write(ctx, t, f, pkg, m, s.writeOptions(t))
 	}
 	if err != nil {
 		return r.fail(err)
 	}
+	r.finished(t, m, s.signer.KeyID())
+	return r
+}
+
+// finished tells of a package that carries m now, all by one key.
+func (r *result) finished(t *target, m *sign.Manifest, by sign.KeyID) {
 	r.Signed = len(m.Files) + len(m.Control)
-	r.KeyIDs = append(r.KeyIDs, s.signer.KeyID().String())
+	r.KeyIDs = append(r.KeyIDs, by.String())
 	if t.dest != t.path {
 		r.Output = t.dest
 	}
-	return r
 }
 
 func (s *signing) sign(ctx context.Context, pkg sign.Package, jobs int, p *packageProgress, t *target) (*sign.Manifest, error) {
@@ -220,16 +178,13 @@ func (s *signing) sign(ctx context.Context, pkg sign.Package, jobs int, p *packa
 	return sign.Sign(ctx, pkg, s.signer.Signer, sign.Options{Selection: s.selection, Hash: s.hash, Jobs: jobs, Progress: p.add})
 }
 
-func (s *signing) writeOptions(t *target) sign.WriteOptions {
-	o := sign.WriteOptions{
-		DropOpenPGP: s.dropOpenPGP,
-		Force:       s.force,
-		Warn:        func(text string) { s.out.warn("%s: %s", t.path, text) },
+// signedFrom reports whether pkg is signed by this key and was made from the file want.
+func (s *signing) signedFrom(ctx context.Context, pkg sign.Package, want deb.ChangesFile) bool {
+	if done, err := s.alreadySigned(ctx, pkg, s.targets.jobs, nil); err != nil || !done {
+		return false
 	}
-	if s.openPGP != nil {
-		o.OpenPGP = s.openPGP.Detach
-	}
-	return o
+	original, err := sum(want.Name, func(w io.Writer) error { return pkg.Write(ctx, w, nil, sign.WriteOptions{}) })
+	return err == nil && original == want
 }
 
 // alreadySigned reports whether pkg carries just what signing it would give it.
