@@ -146,9 +146,10 @@ func TestEvmctlAndAttr(t *testing.T) {
 				m.Control[i].Value = evmctl(e, filepath.Join(control, e.Path))
 			}
 			selection := m.Statement.Selection
-			if m.Statement, err = p.Statement(t.Context(), m); err != nil {
+			if m.Statement, err = p.Statement(t.Context()); err != nil {
 				t.Fatal(err)
 			}
+			m.Statement.AddSignatures(m)
 			m.Statement.Selection, m.Statement.Hash = selection, c.hash
 			if err := m.Statement.Sign(k.signer); err != nil {
 				t.Fatal(err)

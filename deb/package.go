@@ -105,8 +105,8 @@ func (p *Package) Manifest() (*sign.Manifest, error) { return p.manifest, p.malf
 // Anomalies returns nothing: what is odd about a .deb is refused.
 func (p *Package) Anomalies() []sign.Finding { return nil }
 
-// Statement states what the package would hold with the manifest m.
-func (p *Package) Statement(ctx context.Context, m *sign.Manifest) (*sign.Statement, error) {
+// Statement states what the package holds but for file signatures.
+func (p *Package) Statement(ctx context.Context) (*sign.Statement, error) {
 	if !p.dataRead {
 		if _, err := p.walkData(ctx, func(*sign.File) bool { return true }); err != nil {
 			return nil, fmt.Errorf("%s: %w", p.archive.data.name, err)
@@ -114,11 +114,7 @@ func (p *Package) Statement(ctx context.Context, m *sign.Manifest) (*sign.Statem
 	}
 	return &sign.Statement{
 		Package: p.info.Name, Version: p.info.Version, Arch: p.info.Arch,
-		Members: append(slices.Clone(p.stated),
-			sign.MemberDigest{Name: dpkgtar.PayloadSignatures, SHA256: sha256.Sum256(sign.FormatAttributes(m.Files))},
-			sign.MemberDigest{Name: dpkgtar.ControlSignatures, SHA256: sha256.Sum256(sign.FormatAttributes(m.Control))},
-			sign.MemberDigest{Name: "data.tar", SHA256: p.dataDigest},
-		),
+		Members: append(slices.Clone(p.stated), sign.MemberDigest{Name: dpkgtar.PayloadDigest, SHA256: p.dataDigest}),
 	}, nil
 }
 

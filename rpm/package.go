@@ -2,6 +2,7 @@ package rpm
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"fmt"
 	"io"
 
@@ -21,7 +22,8 @@ type Options struct {
 	TargetVersion string
 }
 
-// A Package is an opened RPM. It implements [sign.Package] and [sign.Checked].
+// A Package is an opened RPM. It implements [sign.Package], [sign.Checked] and
+// [sign.Headed].
 type Package struct {
 	r         io.ReaderAt
 	size      int64
@@ -187,6 +189,10 @@ func (p *Package) findCompression() error {
 
 // Info returns what the main header says.
 func (p *Package) Info() sign.Info { return p.info }
+
+// HeaderSHA256 returns the SHA-256 of the main header, the one that the tag SHA256 of
+// the signature header records.
+func (p *Package) HeaderSHA256() [sha256.Size]byte { return sha256.Sum256(p.main.raw) }
 
 // IsSource reports whether it is a source package, of which nothing is installed.
 func (p *Package) IsSource() bool { return p.source }

@@ -60,7 +60,7 @@ func FormatAttributes(entries []Entry) []byte {
 	b := make([]byte, 0, size)
 	for _, e := range entries {
 		b = append(b, attributesFile...)
-		b = appendQuoted(b, e.Path)
+		b = AppendQuoted(b, e.Path)
 		b = append(b, '\n')
 		b = append(b, attributesValue...)
 		b = base64.StdEncoding.AppendEncode(b, e.Value)
@@ -94,7 +94,7 @@ func ParseAttributes(text []byte) ([]Entry, error) {
 		if !ok {
 			return nil, fmt.Errorf("line %d does not begin with %q", line, attributesFile)
 		}
-		path, err := unquote(quoted)
+		path, err := Unquote(quoted)
 		if err != nil {
 			return nil, fmt.Errorf("line %d: %w", line, err)
 		}
@@ -148,7 +148,8 @@ func CheckPath(path string) error {
 
 func needsQuoting(c byte) bool { return c == '\n' || c == '\r' || c == '\\' }
 
-func appendQuoted(b []byte, name string) []byte {
+// AppendQuoted appends path as the text form has it: in one line.
+func AppendQuoted(b []byte, name string) []byte {
 	for i := range len(name) {
 		if c := name[i]; needsQuoting(c) {
 			b = append(b, '\\', '0'+c>>6, '0'+c>>3&7, '0'+c&7)
@@ -159,9 +160,9 @@ func appendQuoted(b []byte, name string) []byte {
 	return b
 }
 
-// unquote undoes appendQuoted and refuses any other way to write a name, so that
-// each name has one form.
-func unquote(quoted []byte) (string, error) {
+// Unquote undoes [AppendQuoted] and refuses any other way to write a path, so that
+// each has one form.
+func Unquote(quoted []byte) (string, error) {
 	if bytes.IndexByte(quoted, '\r') >= 0 {
 		return "", fmt.Errorf("%q has a carriage return", quoted)
 	}

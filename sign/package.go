@@ -2,6 +2,7 @@ package sign
 
 import (
 	"context"
+	"crypto/sha256"
 	"io"
 	"io/fs"
 	"iter"
@@ -47,10 +48,19 @@ type Package interface {
 
 // Stated is implemented by packages of a format that carries a [Statement].
 type Stated interface {
-	// Statement states what a copy of the package that carries m would hold. Its
-	// Select, Exclude, Hash and Signature are left for the caller. It reads the
-	// payload unless a walk of Files has already come to its end.
-	Statement(ctx context.Context, m *Manifest) (*Statement, error)
+	// Statement states what the package holds but for file signatures, the payload
+	// last: see [Statement.AddSignatures]. Select, Exclude, Hash and Signature are left
+	// for the caller. It reads the payload unless a walk of Files has already come to
+	// its end.
+	Statement(ctx context.Context) (*Statement, error)
+}
+
+// Headed is implemented by packages with a header that states the digests of all
+// files, as an RPM's does.
+type Headed interface {
+	// HeaderSHA256 returns the SHA-256 of that header, which is the same whether the
+	// package is signed or not.
+	HeaderSHA256() [sha256.Size]byte
 }
 
 // Checked is implemented by packages that record digests of their own parts, as

@@ -270,10 +270,11 @@ func (v *verification) whole(ctx context.Context, p Package, m *Manifest) error 
 		reason, detail := reasonOf(err)
 		v.find(name, reason, detail)
 	}
-	holds, err := stated.Statement(ctx, m)
+	holds, err := stated.Statement(ctx)
 	if err != nil {
 		return err
 	}
+	holds.AddSignatures(m)
 	for _, line := range m.Statement.Diff(holds) {
 		v.find(name, ReasonDigestMismatch, line)
 	}

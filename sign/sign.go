@@ -33,30 +33,13 @@ type Options struct {
 // are over bare digests, so a signature over that file would be one over the
 // statement that it holds.
 func Sign(ctx context.Context, p Package, key *Signer, o Options) (*Manifest, error) {
-	h, err := o.HashFor(p.Info())
+	o, err := o.settled(p)
 	if err != nil {
-		return nil, err
-	}
-	stated, hasStatement := p.(Stated)
-	if hasStatement && o.Paths != nil {
-		return nil, errors.New("the statement of a package holds the rules of a selection, not paths")
-	}
-	// The statement can be read back in one form only.
-	if o.Selection, err = NewSelection(o.Selection.Select, o.Selection.Exclude); err != nil {
 		return nil, err
 	}
 	var files []*digested
 	b := newBatch(ctx, max(o.Jobs, key.Jobs))
-	err = walk(b.ctx, p, o, func(*File) Hash { return h }, func(d *digested) error {
-		if d.recorded != "" {
-			return fmt.Errorf("%q: %s: the package is damaged, build it again", d.path, d.recorded)
-		}
-		if !d.selected {
-			return nil
-		}
-		if d.beginsLikeStatement() {
-			return fmt.Errorf("%q begins with %q, as only a package statement may: leave it out with --exclude or change it", d.path, statementFamily)
-		}
+	err = walkSelected(b.ctx, p, o, func(d *digested) error {
 		files = append(files, d)
 		// The links of an inode share one attribute, and a key that is no software
 		// key signs the same digest differently each time.
@@ -66,7 +49,7 @@ func Sign(ctx context.Context, p Package, key *Signer, o Options) (*Manifest, er
 		}
 		i.queued = true
 		return b.add(func() (err error) {
-			i.value, err = key.SignDigest(h, i.digest)
+			i.value, err = key.SignDigest(o.Hash, i.digest)
 			return err
 		})
 	})
@@ -86,18 +69,60 @@ func Sign(ctx context.Context, p Package, key *Signer, o Options) (*Manifest, er
 		}
 	}
 	m.Sort()
-	if !hasStatement {
-		return m, nil
+	if m.Statement, err = state(ctx, p, o); err != nil || m.Statement == nil {
+		return m, err
 	}
-	if m.Statement, err = stated.Statement(ctx, m); err != nil {
-		return nil, err
-	}
-	m.Statement.Selection = o.Selection
-	m.Statement.Hash = h
+	m.Statement.AddSignatures(m)
 	if err := m.Statement.Sign(key); err != nil {
 		return nil, err
 	}
 	return m, nil
+}
+
+// settled returns o with the hash and the selection by which p is signed.
+func (o Options) settled(p Package) (Options, error) {
+	var err error
+	if o.Hash, err = o.HashFor(p.Info()); err != nil {
+		return o, err
+	}
+	if _, ok := p.(Stated); ok && o.Paths != nil {
+		return o, errors.New("the statement of a package holds the rules of a selection, not paths")
+	}
+	// The statement can be read back in one form only.
+	o.Selection, err = NewSelection(o.Selection.Select, o.Selection.Exclude)
+	return o, err
+}
+
+// walkSelected reads every file of p and hands on those that have to be signed, which
+// is the one place that decides what is. o is settled.
+func walkSelected(ctx context.Context, p Package, o Options, each func(*digested) error) error {
+	return walk(ctx, p, o, func(*File) Hash { return o.Hash }, func(d *digested) error {
+		if d.recorded != "" {
+			return fmt.Errorf("%q: %s: the package is damaged, build it again", d.path, d.recorded)
+		}
+		if !d.selected {
+			return nil
+		}
+		if d.beginsLikeStatement() {
+			return fmt.Errorf("%q begins with %q, as only a package statement may: leave it out with --exclude or change it", d.path, statementFamily)
+		}
+		return each(d)
+	})
+}
+
+// state returns the statement of p, which lacks the digests of the file signatures and
+// the signature; nil where the format has none. o is settled.
+func state(ctx context.Context, p Package, o Options) (*Statement, error) {
+	stated, ok := p.(Stated)
+	if !ok {
+		return nil, nil
+	}
+	s, err := stated.Statement(ctx)
+	if err != nil {
+		return nil, err
+	}
+	s.Selection, s.Hash = o.Selection, o.Hash
+	return s, nil
 }
 
 // HashFor returns the algorithm by which a package is signed. It is an error when

@@ -48,6 +48,12 @@ type MemberDigest struct {
 	SHA256 [sha256.Size]byte
 }
 
+// What a statement calls the signatures of the payload and those of the control files.
+const (
+	PayloadSignatures = "ima-signatures"
+	ControlSignatures = "ima-control-signatures"
+)
+
 // statementFormat is the first line. A version 2 signature is over a bare digest,
 // so a signed file with the text of a statement would pass for one: [Sign]
 // refuses every file that begins like one, of this format or a later.
@@ -114,6 +120,21 @@ func canBeStated(value string) bool {
 		!strings.ContainsFunc(value, func(r rune) bool { return r < ' ' || r == 0x7f })
 }
 
+// AddSignatures adds the digests of the file signatures of m, where they belong: the
+// two lists stand before the payload, which is the last member.
+func (s *Statement) AddSignatures(m *Manifest) {
+	s.AddSignatureDigests(sha256.Sum256(FormatAttributes(m.Files)), sha256.Sum256(FormatAttributes(m.Control)))
+}
+
+// AddSignatureDigests is [Statement.AddSignatures] for who has not all signatures at
+// once: files and control are the SHA-256 of what [FormatAttributes] makes of each
+// list.
+func (s *Statement) AddSignatureDigests(files, control [sha256.Size]byte) {
+	s.Members = slices.Insert(slices.Clone(s.Members), max(0, len(s.Members)-1),
+		MemberDigest{Name: PayloadSignatures, SHA256: files},
+		MemberDigest{Name: ControlSignatures, SHA256: control})
+}
+
 // Sign makes the signature.
 func (s *Statement) Sign(key *Signer) error {
 	digest, err := s.digest()
@@ -169,6 +190,34 @@ func ParseStatement(text []byte) (*Statement, error) {
 	if len(text) > maxStatement {
 		return nil, fmt.Errorf("%d bytes are more than %d", len(text), maxStatement)
 	}
+	// The signature is the last field, whose line is the last.
+	at := bytes.LastIndexByte(bytes.TrimSuffix(text, []byte("\n")), '\n') + 1
+	s, err := ParseStatementBody(text[:at])
+	if err != nil {
+		return nil, err
+	}
+	encoded, ok := bytes.CutPrefix(text[at:], []byte(statementEnd))
+	if !ok || len(encoded) == 0 || encoded[len(encoded)-1] != '\n' {
+		return nil, fmt.Errorf("the last line does not begin with %q, or has no end", statementEnd)
+	}
+	if s.Signature, err = base64.StdEncoding.Strict().DecodeString(string(encoded[:len(encoded)-1])); err != nil {
+		return nil, fmt.Errorf("the signature is not base64: %w", err)
+	}
+	again, err := s.MarshalText()
+	if err != nil {
+		return nil, err
+	}
+	if !bytes.Equal(again, text) {
+		return nil, fmt.Errorf("the signature is not written in the one way")
+	}
+	return s, nil
+}
+
+// ParseStatementBody reads what [Statement.Body] writes, and nothing else.
+func ParseStatementBody(text []byte) (*Statement, error) {
+	if len(text) > maxStatement {
+		return nil, fmt.Errorf("%d bytes are more than %d", len(text), maxStatement)
+	}
 	lines := strings.Split(string(text), "\n")
 	if lines[0] != statementFormat {
 		return nil, fmt.Errorf("first line is not %q", statementFormat)
@@ -201,7 +250,7 @@ func ParseStatement(text []byte) (*Statement, error) {
 	if !s.Hash.Strong() {
 		return nil, fmt.Errorf("no usable field Hash")
 	}
-	again, err := s.MarshalText()
+	again, err := s.Body()
 	if err != nil {
 		return nil, err
 	}
@@ -223,12 +272,6 @@ func (s *Statement) set(name, value string) error {
 		s.Arch = value
 	case "Hash":
 		s.Hash, err = ParseHash(value)
-	case "Signature":
-		encoded, ok := strings.CutPrefix(value, "0s")
-		if !ok {
-			return fmt.Errorf("the signature does not begin with 0s")
-		}
-		s.Signature, err = base64.StdEncoding.Strict().DecodeString(encoded)
 	default:
 		member, ok := strings.CutPrefix(name, memberPrefix)
 		if !ok {

@@ -5,15 +5,17 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/imaseal/imaseal/sign"
 )
 
 // The control members that imaseal adds. dpkg installs them into its info database,
 // unlike those that begin with UnsignedPrefix, as they have a dot in the name.
 // docs/format.md has the whole story.
 const (
-	ControlSignatures = "ima-control-signatures"
+	ControlSignatures = sign.ControlSignatures
 	StatementName     = "ima-package"
-	PayloadSignatures = "ima-signatures"
+	PayloadSignatures = sign.PayloadSignatures
 	UnsignedPrefix    = "unsigned."
 )
 

@@ -145,19 +145,15 @@ func (m *Memory) Files(ctx context.Context) iter.Seq2[*sign.File, error] {
 	}
 }
 
-// Statement states a digest of the signatures and one of everything else.
-func (m *Memory) Statement(_ context.Context, manifest *sign.Manifest) (*sign.Statement, error) {
+// Statement states one digest of everything but the signatures.
+func (m *Memory) Statement(context.Context) (*sign.Statement, error) {
 	payload, err := (&Memory{About: m.About, Contents: m.Contents}).MarshalText()
 	if err != nil {
 		return nil, err
 	}
-	signatures := sign.FormatAttributes(append(manifest.Files[:len(manifest.Files):len(manifest.Files)], manifest.Control...))
 	return &sign.Statement{
 		Package: m.About.Name, Version: m.About.Version, Arch: m.About.Arch,
-		Members: []sign.MemberDigest{
-			{Name: "payload", SHA256: sha256.Sum256(payload)},
-			{Name: "signatures", SHA256: sha256.Sum256(signatures)},
-		},
+		Members: []sign.MemberDigest{{Name: "payload", SHA256: sha256.Sum256(payload)}},
 	}, nil
 }
 
