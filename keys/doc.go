@@ -11,10 +11,11 @@
 //	keys/signing.key        a file
 //	file:odd:name.key       a file, whatever its name is
 //	./odd:name.key          the same: a slash before the colon ends the doubt
+//	pkcs11:token=A;object=B a key on a token, RFC 7512; a certificate too
 //	gpg:0123…CDEF           an OpenPGP key in GnuPG's keyring, agent or card
 //
-// The last names an OpenPGP key only, the others either kind. The table is in
-// ref.go.
+// The last names an OpenPGP key only, files either kind, the others keys that sign
+// files. The table is in ref.go.
 //
 // # Secrets
 //

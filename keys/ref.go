@@ -54,7 +54,8 @@ type opener func(ctx context.Context, rest string, o OpenOptions) (*Key, error)
 // schemes are the key references besides paths. A path never has a scheme: the
 // reference decides, not what the disk happens to hold.
 var schemes = map[string]opener{
-	"file": openFile,
+	"file":   openFile,
+	"pkcs11": openPKCS11,
 }
 
 // scheme matches the beginning of a reference that is not a path.

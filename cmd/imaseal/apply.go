@@ -76,7 +76,7 @@ func runApply(ctx context.Context, out *output, o *applyOptions, args []string) 
 		return err
 	}
 	defer s.Root.Close()
-	trusted, err := o.system.trusted(out)
+	trusted, err := o.system.trusted(ctx, out)
 	if errors.Is(err, errNoCertificate) && len(o.from) == 0 && len(o.system.cas) == 0 {
 		out.note("no certificate given, nor one in /etc/imaseal/certs: contents are compared with the digests of the package database")
 	} else if err != nil {

@@ -60,7 +60,7 @@ func runCheck(ctx context.Context, out *output, o *checkOptions, args []string) 
 		return err
 	}
 	defer s.Root.Close()
-	trusted, err := o.system.trusted(out)
+	trusted, err := o.system.trusted(ctx, out)
 	if err != nil {
 		return err
 	}

@@ -110,7 +110,7 @@ var errNoCertificate = errors.New("no certificate to verify with: give --cert FI
 
 // trusted returns the keys of the certificates that are named, of those that the
 // system keeps when none is. It is errNoCertificate when there are none at all.
-func (f *systemFlags) trusted(out *output) (*sign.TrustedKeys, error) {
+func (f *systemFlags) trusted(ctx context.Context, out *output) (*sign.TrustedKeys, error) {
 	certs := f.certs
 	if len(certs) == 0 {
 		var err error
@@ -124,7 +124,7 @@ func (f *systemFlags) trusted(out *output) (*sign.TrustedKeys, error) {
 	if len(f.certs) == 0 && filepath.Clean(f.root) != "/" {
 		out.note("the certificates that %s itself keeps are trusted; --cert trusts others", printable(f.root))
 	}
-	return loadTrusted(out, certs, f.cas)
+	return loadTrusted(ctx, out, certs, f.cas)
 }
 
 // keptCertificates returns the certificates that the system keeps, as the installer

@@ -62,8 +62,8 @@ type signingKey struct {
 func (k *signingKey) close() error { return k.key.Close() }
 
 func (f *signingKeyFlags) add(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&f.key, "key", "", "private `KEY` that signs the files: a PEM or DER file (required)")
-	cmd.Flags().StringVar(&f.cert, "cert", "", "certificate `FILE` of the key, PEM or DER; gives the key id")
+	cmd.Flags().StringVar(&f.key, "key", "", "private `KEY` that signs the files: a PEM or DER file, or a pkcs11: URI (required)")
+	cmd.Flags().StringVar(&f.cert, "cert", "", "certificate of the key, a `FILE` in PEM or DER, or a pkcs11: URI; gives the key id (default the one beside the key)")
 	cmd.Flags().StringVar(&f.keyID, "keyid", "", "key id in `HEX`, where it is not the certificate's")
 	cmd.Flags().BoolVar(&f.allowExpired, "allow-expired", false, "sign though the certificate is expired or not yet valid")
 	cmd.Flags().IntVar(&f.jobs, "sign-jobs", 0, "ask a token or a service for `N` signatures at once (default what fits it)")
@@ -78,22 +78,23 @@ func (f *signingKeyFlags) open(ctx context.Context, out *output, p keys.Passphra
 	if f.jobs < 0 {
 		return nil, fmt.Errorf("--sign-jobs %d: at least 1 is needed", f.jobs)
 	}
-	key, err := keys.Open(ctx, f.key, keys.OpenOptions{Passphrase: p, Jobs: f.jobs, Note: func(text string) { out.note("%s", text) }})
+	open := keys.OpenOptions{Passphrase: p, Jobs: f.jobs, Note: func(text string) { out.note("%s", text) }}
+	key, err := keys.Open(ctx, f.key, open)
 	if err != nil {
 		return nil, err
 	}
-	k, err := f.check(key, out)
+	k, err := f.check(ctx, key, open, out)
 	if err != nil {
 		return nil, errors.Join(err, key.Close())
 	}
 	return k, nil
 }
 
-func (f *signingKeyFlags) check(key *keys.Key, out *output) (*signingKey, error) {
+func (f *signingKeyFlags) check(ctx context.Context, key *keys.Key, o keys.OpenOptions, out *output) (*signingKey, error) {
 	if key.Note != "" {
 		out.note("%s", key.Note)
 	}
-	cert, err := f.certificate(key, out)
+	cert, err := f.certificate(ctx, key, o, out)
 	if err != nil {
 		return nil, err
 	}
@@ -123,11 +124,11 @@ func (f *signingKeyFlags) check(key *keys.Key, out *output) (*signingKey, error)
 }
 
 // certificate returns the key's certificate, nil when there is none.
-func (f *signingKeyFlags) certificate(key *keys.Key, out *output) (*x509.Certificate, error) {
+func (f *signingKeyFlags) certificate(ctx context.Context, key *keys.Key, o keys.OpenOptions, out *output) (*x509.Certificate, error) {
 	cert := key.Certificate
 	where := f.key
 	if f.cert != "" {
-		certs, err := keys.LoadCertificates(f.cert)
+		certs, err := keys.OpenCertificates(ctx, f.cert, o)
 		if err != nil {
 			return nil, err
 		}

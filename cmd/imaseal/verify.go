@@ -48,7 +48,7 @@ package. A warning does not fail the package.`) + "\n" + exitStatusHelp,
 		},
 	}
 	fl := cmd.Flags()
-	fl.StringArrayVar(&o.certs, "cert", nil, "trust the keys of the certificates in `FILE`, PEM or DER; may be repeated (required)")
+	fl.StringArrayVar(&o.certs, "cert", nil, "trust the keys of the certificates in `FILE`, PEM or DER, or of a pkcs11: URI; may be repeated (required)")
 	fl.StringArrayVar(&o.cas, "ca", nil, "each certificate must be issued by one in `FILE`; may be repeated")
 	fl.StringArrayVar(&o.require, "require", nil, "demand signatures by `RULE`, all or exec, whatever the package records; may be repeated")
 	fl.StringVar(&o.keyring, "openpgp-keyring", "", "demand a whole-package OpenPGP signature by a key in `FILE`")
@@ -72,7 +72,7 @@ type verifying struct {
 func runVerify(ctx context.Context, out *output, o *verifyOptions, args []string) error {
 	v := &verifying{out: out}
 	var err error
-	if v.trusted, err = loadTrusted(out, o.certs, o.cas); err != nil {
+	if v.trusted, err = loadTrusted(ctx, out, o.certs, o.cas); err != nil {
 		return err
 	}
 	if len(o.require) > 0 {
@@ -101,10 +101,10 @@ func runVerify(ctx context.Context, out *output, o *verifyOptions, args []string
 	return out.print(results)
 }
 
-func loadAll(files []string) ([]*x509.Certificate, error) {
+func loadAll(ctx context.Context, refs []string) ([]*x509.Certificate, error) {
 	var all []*x509.Certificate
-	for _, file := range files {
-		certs, err := keys.LoadCertificates(file)
+	for _, ref := range refs {
+		certs, err := keys.OpenCertificates(ctx, ref, keys.OpenOptions{})
 		if err != nil {
 			return nil, err
 		}
@@ -115,28 +115,28 @@ func loadAll(files []string) ([]*x509.Certificate, error) {
 
 // loadTrusted reads the certificates whose keys are trusted. Dates are only
 // warned about: the kernel does not look at them.
-func loadTrusted(out *output, certFiles, caFiles []string) (*sign.TrustedKeys, error) {
-	cas, err := loadAll(caFiles)
+func loadTrusted(ctx context.Context, out *output, certRefs, caRefs []string) (*sign.TrustedKeys, error) {
+	cas, err := loadAll(ctx, caRefs)
 	if err != nil {
 		return nil, err
 	}
 	trusted := new(sign.TrustedKeys)
-	for _, file := range certFiles {
-		certs, err := keys.LoadCertificates(file)
+	for _, ref := range certRefs {
+		certs, err := keys.OpenCertificates(ctx, ref, keys.OpenOptions{})
 		if err != nil {
 			return nil, err
 		}
 		for _, cert := range certs {
 			if err := keys.CheckValidity(cert, time.Now()); err != nil {
-				out.warn("%s: %v; kernels take it all the same", file, err)
+				out.warn("%s: %v; kernels take it all the same", ref, err)
 			}
 			if len(cas) > 0 {
 				if err := keys.ChainsTo(cert, cas); err != nil {
-					return nil, fmt.Errorf("%s: %w", file, err)
+					return nil, fmt.Errorf("%s: %w", ref, err)
 				}
 			}
 			if err := trusted.AddCertificate(cert); err != nil {
-				return nil, fmt.Errorf("%s: %w", file, err)
+				return nil, fmt.Errorf("%s: %w", ref, err)
 			}
 		}
 	}
