@@ -60,6 +60,7 @@ of installed systems with these signatures, and tells what was changed there.`) 
 		newSignCommand(),
 		newVerifyCommand(),
 		newInspectCommand(),
+		newResignCommand(),
 		newUnsignCommand(),
 		newApplyCommand(),
 		newCheckCommand(),
