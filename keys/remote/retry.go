@@ -65,12 +65,13 @@ func (o Options) withDefaults() Options {
 type health struct {
 	o Options
 
-	mu       sync.Mutex
-	since    time.Time // when the first request of a row of failures began; zero when well
-	failures int       // in that row
-	told     bool      // that the row has begun
-	last     time.Time // when the user was last told something
-	dead     error     // why the service was given up
+	mu        sync.Mutex
+	successes int       // of all time
+	since     time.Time // when the first request of a row of failures began; zero when well
+	failures  int       // in that row
+	told      bool      // that the row has begun
+	last      time.Time // when the user was last told something
+	dead      error     // why the service was given up
 }
 
 // begin is called before a request, and fails when the service was given up.
@@ -84,11 +85,19 @@ func (h *health) begin() error {
 func (h *health) well() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	h.successes++
 	if h.told {
 		h.last = time.Now()
 		h.o.Note(fmt.Sprintf("%s: well again after %s and %d failed requests", h.o.Name, time.Since(h.since).Round(time.Second), h.failures))
 	}
 	h.since, h.failures, h.told = time.Time{}, 0, false
+}
+
+// count returns how many requests have succeeded.
+func (h *health) count() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.successes
 }
 
 // stop gives the service up: it said that no further request will succeed.

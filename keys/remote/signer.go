@@ -139,30 +139,7 @@ func (s *Signer) take() []*call {
 // run makes requests until each call of batch has its result.
 func (s *Signer) run(batch []*call) {
 	for n := 1; len(batch) > 0; n++ {
-		began := time.Now()
-		failed, err := s.request(batch)
-		switch {
-		case s.ctx.Err() != nil:
-			err = context.Cause(s.ctx)
-			finish(failed, fmt.Errorf("%s: %w", s.o.Name, err))
-			failed = nil
-		case err != nil:
-			after, _ := IsTemporary(err)
-			wait := pause(n, after)
-			if err = s.health.failing(began, err, wait); err == nil {
-				err = sleep(s.ctx, wait)
-			}
-			if err != nil {
-				finish(failed, err)
-				failed = nil
-			}
-		case len(failed) > 0:
-			if err := sleep(s.ctx, pause(n, longest(failed))); err != nil {
-				finish(failed, err)
-				failed = nil
-			}
-		}
-		batch = failed
+		batch = s.try(batch, n)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -170,64 +147,134 @@ func (s *Signer) run(batch []*call) {
 	s.start()
 }
 
-// request makes one request and finishes the calls that have their result by it. It
-// returns those that shall be made again, and the temporary error when all shall.
-func (s *Signer) request(batch []*call) (again []*call, err error) {
+// try makes request n of a batch and finishes the calls that have their result by it.
+// It returns those that shall be made again, after it has waited as long as is due.
+func (s *Signer) try(batch []*call, n int) []*call {
 	if err := s.health.begin(); err != nil {
 		finish(batch, err)
-		return nil, nil
+		return nil
 	}
+	began, successes := time.Now(), s.health.count()
+	results, err := s.request(batch)
+	if s.ctx.Err() != nil {
+		finish(batch, fmt.Errorf("%s: %w", s.o.Name, context.Cause(s.ctx)))
+		return nil
+	}
+	after, temporary := IsTemporary(err)
+	switch {
+	case err != nil && !temporary:
+		finish(batch, s.health.stop(err))
+		return nil
+	case err != nil:
+		results = make([]Result, len(batch))
+		for i := range results {
+			results[i].Err = err
+		}
+	default:
+		s.succeeded()
+		for _, r := range results {
+			d, _ := IsTemporary(r.Err)
+			after = max(after, d)
+		}
+	}
+	wait := pause(n, after)
+	if err != nil {
+		if dead := s.health.failing(began, err, wait); dead != nil {
+			finish(batch, dead)
+			return nil
+		}
+	}
+	// How often a digest may fail counts only while the service answers others:
+	// otherwise it is the service's patience that ends.
+	again := s.settle(batch, results, err == nil || s.health.count() != successes)
+	if len(again) > 0 && err == nil {
+		// The service is well: others need not wait for these.
+		s.running.Go(func() { s.later(again, wait) })
+		return nil
+	}
+	return s.wait(again, wait)
+}
+
+// wait returns batch after a pause, or nothing when the key was closed meanwhile.
+func (s *Signer) wait(batch []*call, d time.Duration) []*call {
+	if len(batch) == 0 {
+		return nil
+	}
+	if err := sleep(s.ctx, d); err != nil {
+		finish(batch, fmt.Errorf("%s: %w", s.o.Name, err))
+		return nil
+	}
+	return batch
+}
+
+// later puts batch back to those that wait for a request, after a pause.
+func (s *Signer) later(batch []*call, d time.Duration) {
+	batch = s.wait(batch, d)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.waiting = append(batch, s.waiting...)
+	s.start()
+}
+
+// request makes one request. One of which every digest failed for the moment failed
+// as a whole.
+func (s *Signer) request(batch []*call) (results []Result, err error) {
 	digests := make([]Digest, len(batch))
 	for i, c := range batch {
 		digests[i] = c.Digest
 	}
-	var results []Result
 	err = once(s.ctx, s.o, func(ctx context.Context) (err error) {
 		results, err = s.sign(ctx, digests)
 		return err
 	})
-	if err == nil && len(results) != len(batch) {
-		err = fmt.Errorf("%d results for %d digests", len(results), len(batch))
-	}
 	if err != nil {
-		if _, temporary := IsTemporary(err); temporary || s.ctx.Err() != nil {
-			return batch, err
-		}
-		finish(batch, s.health.stop(err))
-		return nil, nil
+		return nil, err
 	}
+	if len(results) != len(batch) {
+		return nil, fmt.Errorf("%d results for %d digests", len(results), len(batch))
+	}
+	var longest time.Duration
+	for _, r := range results {
+		after, temporary := IsTemporary(r.Err)
+		if !temporary {
+			return results, nil
+		}
+		longest = max(longest, after)
+	}
+	return nil, Temporary(results[0].Err, longest)
+}
+
+func (s *Signer) succeeded() {
 	s.health.well()
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.proven = true
 	s.start()
-	s.mu.Unlock()
+}
+
+// settle finishes the calls that have a result for good, and returns the others.
+func (s *Signer) settle(batch []*call, results []Result, counts bool) (again []*call) {
 	for i, c := range batch {
-		c.result = results[i]
-		c.attempts++
-		if c.result.Err == nil {
+		r := results[i]
+		if r.Err == nil {
+			c.result = r
 			close(c.done)
 			continue
 		}
-		_, temporary := IsTemporary(c.result.Err)
-		if temporary && c.attempts < maxAttempts {
+		if counts {
+			c.attempts++
+		}
+		_, temporary := IsTemporary(r.Err)
+		switch {
+		case temporary && c.attempts < maxAttempts:
 			again = append(again, c)
-			continue
+		case temporary:
+			finish(batch[i:i+1], fmt.Errorf("%s: %w (asked %d times while others succeeded)", s.o.Name, r.Err, c.attempts))
+		default:
+			finish(batch[i:i+1], fmt.Errorf("%s: %w", s.o.Name, r.Err))
 		}
-		if temporary {
-			c.result.Err = fmt.Errorf("%w (asked %d times)", c.result.Err, c.attempts)
-		}
-		finish([]*call{c}, fmt.Errorf("%s: %w", s.o.Name, c.result.Err))
 	}
-	return again, nil
-}
-
-// longest returns how long the service asked to be left alone.
-func longest(calls []*call) (after time.Duration) {
-	for _, c := range calls {
-		d, _ := IsTemporary(c.result.Err)
-		after = max(after, d)
-	}
-	return after
+	return again
 }
 
 func finish(calls []*call, err error) {
