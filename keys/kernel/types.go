@@ -37,25 +37,30 @@ var keyTypes = []KeyType{
 }
 
 const (
-	optionRSA   = "CRYPTO_RSA"
-	optionECDSA = "CRYPTO_ECDSA"
+	optionRSA    = "CRYPTO_RSA"
+	optionECDSA  = "CRYPTO_ECDSA"
+	optionSHA512 = "CRYPTO_SHA512" // which is SHA-384 too
 )
 
-// The versions since which kernels take what is newer than signatures of version 2,
-// which all do: struct ima_file_id signed in place of a digest.
-var (
-	// SinceVerityV3 is for the digest of fs-verity, type 6.
-	SinceVerityV3 = Version{5, 19}
-	// SinceFileV3 is for the content of a file, type 3, and portable EVM, type 5.
-	SinceFileV3 = Version{7, 1}
-	// SinceMLDSA is for keys of ML-DSA, with signatures of version 3 only.
-	SinceMLDSA = Version{7, 2}
-	// sinceSHA3 is for digests by SHA-3, by every kind of key.
-	sinceSHA3 = Version{6, 7}
-	// sinceDigitalSignature is when .ima and .evm began to ask for the key usage:
-	// restrict_link_by_digsig.
-	sinceDigitalSignature = Version{6, 6}
-)
+// sinceDigitalSignature is when .ima and .evm began to ask for the key usage:
+// restrict_link_by_digsig.
+var sinceDigitalSignature = Version{6, 6}
+
+// signatures is the one table of what else than the key decides whether a signature
+// is understood: its version, and the hash of what is signed. Version 3 signs a struct
+// ima_file_id in place of a digest; imaseal makes version 2.
+var signatures = []struct {
+	what  string
+	since Version // the zero value is every kernel with IMA
+	needs string
+}{
+	{"version 2, sha256", Version{}, ""},
+	{"version 2, sha384 and sha512", Version{}, optionSHA512 + ", loaded before where it is a module"},
+	{"version 2, SHA-3", Version{6, 7}, "CRYPTO_SHA3"},
+	{"version 3, by fs-verity", Version{5, 19}, "FS_VERITY"},
+	{"version 3, of a file's content", Version{7, 1}, ""},
+	{"version 3, by ML-DSA keys", Version{7, 2}, "CRYPTO_MLDSA"},
+}
 
 // A Release is a distribution's stock kernel.
 type Release struct {
@@ -193,6 +198,25 @@ func KeyTypeHelp() string {
 	fmt.Fprint(w, "TYPE\tLABEL\tVERIFIED BY\tSTOCK KERNELS\n")
 	for _, t := range keyTypes {
 		fmt.Fprintf(w, "%s\t%d B\t%s\t%s\n", t.Name, t.Bytes, t.Requires(), strings.Join(t.TakenBy(), ", "))
+	}
+	w.Flush() // to memory: it can't fail
+	return b.String()
+}
+
+// SignatureHelp is the table of signatures, for the help of commands.
+func SignatureHelp() string {
+	var b strings.Builder
+	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	fmt.Fprint(w, "SIGNATURE\tVERIFIED BY\n")
+	for _, s := range signatures {
+		words := "every kernel with IMA"
+		if s.since.Known() {
+			words = "Linux " + s.since.String()
+		}
+		if s.needs != "" {
+			words += " with " + s.needs
+		}
+		fmt.Fprintf(w, "%s\t%s\n", s.what, words)
 	}
 	w.Flush() // to memory: it can't fail
 	return b.String()

@@ -68,7 +68,7 @@ func TestStockKernelsTakeKeyTypes(t *testing.T) {
 	if _, err := KeyTypeByName("ed25519"); err == nil || !strings.Contains(err.Error(), "rsa3072 or rsa4096") {
 		t.Errorf("an unknown type gives %v", err)
 	}
-	for _, line := range strings.Split(strings.TrimSpace(KeyTypeHelp()), "\n") {
+	for _, line := range strings.Split(KeyTypeHelp()+SignatureHelp(), "\n") {
 		if len(line) > 110 {
 			t.Errorf("a line of the help is %d wide: %s", len(line), line)
 		}

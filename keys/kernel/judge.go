@@ -1,0 +1,216 @@
+package kernel
+
+import (
+	"bytes"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/asn1"
+	"fmt"
+	"slices"
+)
+
+// A Severity says what comes of a [Problem].
+type Severity string
+
+// The severities, worst first.
+const (
+	// Refused: the kernel does not let the certificate into the keyring.
+	Refused Severity = "refused"
+	// Useless: it is in the keyring, and no file signature by its key verifies.
+	Useless Severity = "useless"
+	// Notice: it works, and there is something to know.
+	Notice Severity = "notice"
+)
+
+// A Problem is what a kernel has against a certificate, or a reader should know.
+type Problem struct {
+	Severity Severity
+	// Reason is a short name that stays the same; Detail a sentence for people.
+	Reason, Detail string
+}
+
+// A Target is the kernel that a certificate is judged for. The zero value is the
+// strictest: a new one whose keyring is .ima.
+type Target struct {
+	Version Version // not Known: the newest
+	Config  *Config // nil: everything that verifies is switched on
+}
+
+// TargetOf returns the kernel of a configuration.
+func TargetOf(c *Config) Target { return Target{Version: c.Version, Config: c} }
+
+func (t Target) before(v Version) bool { return t.Version.Known() && t.Version.Before(v) }
+func (t Target) trusted() bool         { return t.Config == nil || t.Config.Trusted() }
+
+// Judge tells what the kernel will have against a certificate of a key that signs
+// files, apart from who issued it: that is for the caller to check, as keys.ChainsTo
+// does. Kernels do not look at dates.
+func Judge(cert *x509.Certificate, t Target) []Problem {
+	var found problems
+	judgeKernel(&found, t)
+	judgeKey(&found, cert, t)
+	judgeSignature(&found, cert, t)
+	judgeIdentifier(&found, cert)
+	if t.trusted() {
+		judgeUsage(&found, cert, t)
+		judgeIssuer(&found, cert, t)
+	}
+	slices.SortStableFunc(found, func(a, b Problem) int { return a.Severity.rank() - b.Severity.rank() })
+	return found
+}
+
+func (s Severity) rank() int { return slices.Index([]Severity{Refused, Useless, Notice}, s) }
+
+type problems []Problem
+
+func (p *problems) add(s Severity, reason, format string, args ...any) {
+	*p = append(*p, Problem{s, reason, fmt.Sprintf(format, args...)})
+}
+
+// judgeKernel looks for what IMA-appraisal by signatures needs at all.
+func judgeKernel(found *problems, t Target) {
+	if t.Config == nil {
+		return
+	}
+	for _, option := range []string{"IMA", "IMA_APPRAISE", "INTEGRITY_SIGNATURE", "INTEGRITY_ASYMMETRIC_KEYS"} {
+		if !t.Config.Has(option) {
+			found.add(Useless, "kernel", "the kernel has no %s: it verifies no file signature at all", option)
+			return
+		}
+	}
+	switch t.Config.Value(optionSHA512) {
+	case "y":
+	case "m":
+		found.add(Notice, "hash", "%s is a module: digests by sha384 and sha512 verify once it is loaded", optionSHA512)
+	default:
+		found.add(Notice, "hash", "this kernel has no %s: sign with --hash sha256", optionSHA512)
+	}
+}
+
+func judgeKey(found *problems, cert *x509.Certificate, t Target) {
+	typ, err := KeyTypeOf(cert.PublicKey)
+	if err != nil {
+		severity := Refused
+		// An RSA key of any size can be loaded: only verifying fails.
+		if _, ok := cert.PublicKey.(*rsa.PublicKey); ok {
+			severity = Useless
+		}
+		found.add(severity, "key type", "%s", err)
+		return
+	}
+	switch {
+	case t.before(typ.Since):
+		severity := Useless
+		if typ.Name == "p521" { // an unknown curve is an error of parsing
+			severity = Refused
+		}
+		found.add(severity, "key type", "kernels verify %s since Linux %s, this one is %s", typ.Label, typ.Since, t.Version)
+	case t.Config != nil && !t.Config.Has(typ.Option):
+		hint := ""
+		if typ.Option == optionECDSA {
+			hint = ": for it make a key of type rsa2048"
+		}
+		found.add(Useless, "key type", "this kernel has no %s, so it does not verify %s%s", typ.Option, typ.Label, hint)
+	}
+}
+
+// judgeSignature looks at the issuer's signature: a kernel cannot parse a certificate
+// with an algorithm that x509_note_sig_algo does not know.
+func judgeSignature(found *problems, cert *x509.Certificate, t Target) {
+	switch cert.SignatureAlgorithm {
+	case x509.SHA256WithRSA, x509.SHA384WithRSA, x509.SHA512WithRSA:
+	case x509.ECDSAWithSHA256, x509.ECDSAWithSHA384, x509.ECDSAWithSHA512:
+		if t.trusted() && t.Config != nil && !t.Config.Has(optionECDSA) {
+			found.add(Refused, "signature", "this kernel has no %s, so it cannot verify the CA's signature, %s", optionECDSA, cert.SignatureAlgorithm)
+		}
+	case x509.SHA1WithRSA, x509.ECDSAWithSHA1:
+		found.add(Refused, "signature", "it is signed by SHA-1, which proves nothing: some kernels refuse it (Linux 6.7 and 6.8, those in FIPS mode), and so does imaseal")
+	case x509.UnknownSignatureAlgorithm:
+		found.add(Notice, "signature", "the algorithm of its signature is not known here; kernels know RSA PKCS #1 and ECDSA with SHA-2 and SHA-3")
+	default:
+		found.add(Refused, "signature", "no kernel knows the algorithm of its signature, %s: use RSA PKCS #1 or ECDSA with SHA-256 or better", cert.SignatureAlgorithm)
+	}
+}
+
+// judgeIdentifier looks at what a kernel finds the key by: "id:" and the key id,
+// which has to be the end of the subject key identifier.
+func judgeIdentifier(found *problems, cert *x509.Certificate) {
+	switch n := len(cert.SubjectKeyId); {
+	case n == 0:
+		found.add(Useless, "no identifier", "it has no subject key identifier: a kernel takes it and never finds its key")
+	case n < 4:
+		found.add(Useless, "no identifier", "its subject key identifier has %d bytes, and a key id has four: a kernel never finds its key", n)
+	}
+}
+
+// judgeUsage is restrict_link_by_digsig of crypto/asymmetric_keys/restrict.c.
+func judgeUsage(found *problems, cert *x509.Certificate, t Target) {
+	if t.before(sinceDigitalSignature) {
+		return
+	}
+	if cert.KeyUsage&x509.KeyUsageDigitalSignature == 0 {
+		found.add(Refused, "usage", "its key usage has no digitalSignature, which .ima wants since Linux %s", sinceDigitalSignature)
+	}
+	if cert.IsCA || cert.KeyUsage&x509.KeyUsageCertSign != 0 {
+		found.add(Refused, "CA", "it is that of a CA (CA:TRUE or keyCertSign), which .ima refuses since Linux %s", sinceDigitalSignature)
+	}
+}
+
+// judgeIssuer looks at what the issuer is found by: restrict_link_by_signature.
+func judgeIssuer(found *problems, cert *x509.Certificate, t Target) {
+	if SelfSigned(cert) {
+		found.add(Refused, "self-signed", "it is signed by itself: .ima takes what a trusted CA issued")
+		return
+	}
+	if len(cert.AuthorityKeyId) == 0 && !hasExtension(cert, oidAuthorityKeyID) {
+		severity := Notice
+		if t.before(Version{5, 18}) {
+			severity = Refused
+		}
+		found.add(severity, "no issuer identifier", "it has no authority key identifier: kernels before Linux 5.18 do not find its issuer")
+	}
+}
+
+// SelfSigned reports whether a kernel takes the certificate for one that is signed by
+// itself: x509_check_for_self_signed.
+func SelfSigned(cert *x509.Certificate) bool {
+	if !bytes.Equal(cert.RawIssuer, cert.RawSubject) {
+		return false
+	}
+	return len(cert.AuthorityKeyId) == 0 || bytes.Equal(cert.AuthorityKeyId, cert.SubjectKeyId)
+}
+
+var oidAuthorityKeyID = asn1.ObjectIdentifier{2, 5, 29, 35}
+
+func hasExtension(cert *x509.Certificate, id asn1.ObjectIdentifier) bool {
+	for _, e := range cert.Extensions {
+		if e.Id.Equal(id) {
+			return true
+		}
+	}
+	return false
+}
+
+// JudgeCA tells what the kernel will have against a certificate that is to vouch for
+// others from the keyring of machine owner keys: restrict_link_by_ca. One that is
+// built into a kernel may be of any kind.
+func JudgeCA(cert *x509.Certificate, t Target) []Problem {
+	var found problems
+	judgeKey(&found, cert, t)
+	judgeSignature(&found, cert, t)
+	if !cert.IsCA || cert.KeyUsage&x509.KeyUsageCertSign == 0 {
+		found.add(Refused, "no CA", "it is not that of a CA (CA:TRUE and keyCertSign), which .machine wants with INTEGRITY_CA_MACHINE_KEYRING")
+	} else if cert.KeyUsage&x509.KeyUsageDigitalSignature != 0 {
+		severity := Notice
+		if t.Config != nil && t.Config.Has("INTEGRITY_CA_MACHINE_KEYRING_MAX") {
+			severity = Refused
+		}
+		found.add(severity, "usage", "its key usage has digitalSignature, which .machine refuses with INTEGRITY_CA_MACHINE_KEYRING_MAX")
+	}
+	if t.Config != nil && !t.Config.Has("INTEGRITY_MACHINE_KEYRING") {
+		found.add(Useless, "kernel", "the kernel has no INTEGRITY_MACHINE_KEYRING: a machine owner key goes to .platform and vouches for nothing; build the CA in (SYSTEM_TRUSTED_KEYS)")
+	} else if t.Config != nil && t.Config.Trusted() && !slices.Contains(t.Config.Vouchers(), ringMachine) {
+		found.add(Useless, "kernel", "the kernel has no IMA_KEYRINGS_PERMIT_SIGNED_BY_BUILTIN_OR_SECONDARY: for .ima only the certificates count that are built in")
+	}
+	return found
+}
