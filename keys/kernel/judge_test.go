@@ -198,7 +198,10 @@ func TestIdentifiers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	bits := elliptic.Marshal(elliptic.P256(), key.X, key.Y)
+	bits, err := key.PublicKey.Bytes()
+	if err != nil {
+		t.Fatal(err)
+	}
 	want := sha256.Sum256(bits)
 	if !slices.Equal(got.SHA256, want[:20]) {
 		t.Errorf("%x, not %x", got.SHA256, want[:20])
