@@ -49,6 +49,7 @@ type signingKeyFlags struct {
 	allowExpired     bool
 	jobs             int
 	passphrase       passphraseFlags
+	cache            cacheFlags
 }
 
 // A signingKey is a key that signs files, with what it was checked against.
@@ -56,10 +57,16 @@ type signingKey struct {
 	*sign.Signer
 	cert *x509.Certificate // nil when there is none
 	key  *keys.Key
+	done func() // nil when there is no cache
 }
 
-// close lets go of a token, or of the connection to a service.
-func (k *signingKey) close() error { return k.key.Close() }
+// close writes the cache and lets go of a token, or of the connection to a service.
+func (k *signingKey) close() error {
+	if k.done != nil {
+		k.done()
+	}
+	return k.key.Close()
+}
 
 func (f *signingKeyFlags) add(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.key, "key", "", "private `KEY` that signs the files: a PEM or DER file, or a pkcs11: URI (required)")
@@ -68,6 +75,7 @@ func (f *signingKeyFlags) add(cmd *cobra.Command) {
 	cmd.Flags().BoolVar(&f.allowExpired, "allow-expired", false, "sign though the certificate is expired or not yet valid")
 	cmd.Flags().IntVar(&f.jobs, "sign-jobs", 0, "ask a token or a service for `N` signatures at once (default what fits it)")
 	f.passphrase.add(cmd)
+	f.cache.add(cmd)
 	if err := cmd.MarkFlagRequired("key"); err != nil {
 		panic(err)
 	}
@@ -79,13 +87,26 @@ func (f *signingKeyFlags) open(ctx context.Context, out *output, p keys.Passphra
 		return nil, fmt.Errorf("--sign-jobs %d: at least 1 is needed", f.jobs)
 	}
 	open := keys.OpenOptions{Passphrase: p, Jobs: f.jobs, Note: func(text string) { out.note("%s", text) }}
+	kept, err := f.cache.open(out) // before a PIN is asked for
+	if err != nil {
+		return nil, err
+	}
 	key, err := keys.Open(ctx, f.key, open)
 	if err != nil {
+		kept.Close()
 		return nil, err
 	}
 	k, err := f.check(ctx, key, open, out)
 	if err != nil {
+		kept.Close()
 		return nil, errors.Join(err, key.Close())
+	}
+	if kept != nil {
+		f.cache.serve(kept, k.Signer, key.Signer, out)
+		k.done = func() {
+			kept.Close()
+			f.cache.sumUp(k.Signer, out)
+		}
 	}
 	return k, nil
 }

@@ -294,8 +294,11 @@ func wrap(path string, err error) error {
 }
 
 // Close writes what was remembered and lets go of the file. What goes wrong is
-// noted: it concerns the cache only.
+// noted: it concerns the cache only. A nil Cache is closed.
 func (c *Cache) Close() {
+	if c == nil {
+		return
+	}
 	c.batches.Wait()
 	c.mu.Lock()
 	rest := c.pending
