@@ -3,54 +3,19 @@ package keys
 import (
 	"context"
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/rsa"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"strings"
 	"time"
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/imaseal/imaseal/keys/kernel"
 	"github.com/imaseal/imaseal/sign"
 )
-
-// InitOptions say what [Init] makes.
-type InitOptions struct {
-	Dir string // folder of the signing key
-	// CADir is the folder of the CA, Dir if empty. A CA that is there already,
-	// ca.key and ca.crt, is used.
-	CADir string
-	// Type is that of the new keys: p256, p384, rsa2048, rsa3072 or rsa4096; p256
-	// if empty.
-	Type string
-	Name string // in the certificates' subjects; "imaseal" if empty
-	// Days is how long the signing certificate is valid, three years if 0; CADays
-	// the same of the CA, 20 years if 0.
-	Days, CADays int
-	// Passphrase encrypts the new keys; empty leaves them in plain text.
-	Passphrase []byte
-	// CAPassphrase is asked for the passphrase of a CA that is there already. If
-	// nil, that one must have the same Passphrase, or none.
-	CAPassphrase Passphrase
-	Now          time.Time
-}
-
-// An InitResult names the files that [Init] made.
-type InitResult struct {
-	CAKey, CACert                       string
-	SigningKey, SigningCert, SigningDER string
-	// CAFound says that the CA was there already.
-	CAFound bool
-	KeyID   sign.KeyID // of the signing key
-}
 
 const (
 	defaultDays   = 3 * 365
@@ -62,186 +27,143 @@ const (
 	maxCommonName = 64
 )
 
-// Init makes a CA (keyCertSign only) and a signing key with a certificate that it
-// issues (digitalSignature only): the files ca.key and ca.crt in CADir;
-// signing.key, signing.crt and signing.der in Dir. Keys are PKCS #8 PEM, mode
-// 0600. It refuses to overwrite a file, and leaves none behind when it fails or ctx
-// is cancelled.
-func Init(ctx context.Context, o InitOptions) (*InitResult, error) {
-	if err := o.complete(); err != nil {
-		return nil, err
-	}
-	r := &InitResult{
-		CAKey: filepath.Join(o.CADir, "ca.key"), CACert: filepath.Join(o.CADir, "ca.crt"),
-		SigningKey: filepath.Join(o.Dir, "signing.key"), SigningCert: filepath.Join(o.Dir, "signing.crt"),
-		SigningDER: filepath.Join(o.Dir, "signing.der"),
-	}
-	var err error
-	if r.CAFound, err = r.check(); err != nil {
-		return nil, err
-	}
-	var files newFiles
-	var ca *authority
-	if r.CAFound {
-		ca, err = o.loadCA(ctx, r)
-	} else {
-		ca, err = o.newCA(r, &files)
-	}
+// A CA issues certificates. Close it.
+type CA struct {
+	// Certificate is one that kernels take for that of a CA.
+	Certificate *x509.Certificate
+	// Note is what a user should know about the CA, "" for nothing.
+	Note string
+
+	key *Key
+}
+
+// OpenCA opens the CA whose private key ref names, as [Open] does. Its certificate
+// is the one for that key in the file cert; if cert is empty, the one that was found
+// beside the key. A certificate that kernels would not take for that of a CA, or that
+// is not valid now, is an error.
+func OpenCA(ctx context.Context, ref, cert string, o OpenOptions, now time.Time) (*CA, error) {
+	key, err := openCAKey(ctx, ref, o)
 	if err != nil {
 		return nil, err
 	}
-	if err := ctx.Err(); err != nil { // a large key takes seconds to make
-		return nil, err
-	}
-	if err := o.issue(r, ca, &files); err != nil {
-		return nil, err
-	}
-	return r, files.write(ctx, o.CADir, o.Dir)
-}
-
-// complete fills in what was left out and checks what was not.
-func (o *InitOptions) complete() error {
-	if o.Dir == "" {
-		return errors.New("no folder is named for the keys")
-	}
-	if o.CADir == "" {
-		o.CADir = o.Dir
-	}
-	if o.Type == "" {
-		o.Type = "p256"
-	}
-	if o.Name == "" {
-		o.Name = "imaseal"
-	}
-	if o.Days == 0 {
-		o.Days = defaultDays
-	}
-	if o.CADays == 0 {
-		o.CADays = defaultCADays
-	}
-	if o.Now.IsZero() {
-		o.Now = time.Now()
-	}
-	for _, days := range []int{o.Days, o.CADays} {
-		if days < 1 || days > maxDays {
-			return fmt.Errorf("a certificate cannot be valid for %d days: use 1 to %d", days, maxDays)
-		}
-	}
-	longest := utf8.RuneCountInString(o.signingName())
-	if longest > maxCommonName || !utf8.ValidString(o.Name) || strings.ContainsFunc(o.Name, func(r rune) bool { return !unicode.IsPrint(r) }) {
-		return fmt.Errorf("%q cannot be the name in a certificate: use at most %d printable characters", o.Name, maxCommonName-longest+utf8.RuneCountInString(o.Name))
-	}
-	_, err := keyGenerator(o.Type)
-	return err
-}
-
-func (o *InitOptions) caName() string      { return o.Name + " CA" }
-func (o *InitOptions) signingName() string { return o.Name + " signing key" }
-
-// check refuses to overwrite anything and reports whether there is a CA to use.
-func (r *InitResult) check() (caFound bool, err error) {
-	exists := func(path string) bool {
-		_, statErr := os.Lstat(path)
-		if statErr != nil && !errors.Is(statErr, fs.ErrNotExist) && err == nil {
-			err = statErr
-		}
-		return statErr == nil
-	}
-	for _, path := range []string{r.SigningKey, r.SigningCert, r.SigningDER} {
-		if exists(path) {
-			return false, fmt.Errorf("%s is there already and is not overwritten: choose another folder, or move it away", path)
-		}
-	}
-	key, cert := exists(r.CAKey), exists(r.CACert)
-	if err == nil && key != cert {
-		there, missing := r.CAKey, r.CACert
-		if cert {
-			there, missing = missing, there
-		}
-		return false, fmt.Errorf("%s is there but %s is not: a CA that is to be used needs both; for a new CA choose another folder", there, missing)
-	}
-	return key && cert, err
-}
-
-// An authority issues certificates.
-type authority struct {
-	key  crypto.Signer
-	cert *x509.Certificate
-}
-
-func (o *InitOptions) newCA(r *InitResult, files *newFiles) (*authority, error) {
-	key, err := o.generate()
+	ca, err := key.asCA(ref, cert, now)
 	if err != nil {
-		return nil, err
-	}
-	template := o.template(o.caName(), o.CADays)
-	template.KeyUsage = x509.KeyUsageCertSign
-	template.IsCA = true
-	template.BasicConstraintsValid = true
-	cert, err := certify(template, key.Public(), &authority{key, template})
-	if err != nil {
-		return nil, err
-	}
-	if err := files.addKey(r.CAKey, key, o.Passphrase); err != nil {
-		return nil, err
-	}
-	files.addCertificate(r.CACert, cert)
-	return &authority{key, cert}, nil
-}
-
-// loadCA takes the CA that is there, if it is one.
-func (o *InitOptions) loadCA(ctx context.Context, r *InitResult) (*authority, error) {
-	ask := o.CAPassphrase
-	if ask == nil && len(o.Passphrase) > 0 {
-		ask = func(string) ([]byte, error) { return append([]byte(nil), o.Passphrase...), nil }
-	}
-	key, err := openFile(ctx, r.CAKey, OpenOptions{Passphrase: ask})
-	if err != nil {
-		return nil, fmt.Errorf("using the CA that is there: %w", err)
-	}
-	certs, err := LoadCertificates(r.CACert)
-	if err != nil {
-		return nil, fmt.Errorf("using the CA that is there: %w", err)
-	}
-	ca := &authority{key, certs[0]}
-	if err := Match(ca.cert, key.Public()); err != nil {
-		return nil, fmt.Errorf("using the CA that is there: %s: %w", r.CACert, err)
-	}
-	if !ca.cert.IsCA || ca.cert.KeyUsage&x509.KeyUsageCertSign == 0 || len(ca.cert.SubjectKeyId) == 0 {
-		return nil, fmt.Errorf("%s is no certificate of a CA that kernels would take (CA:TRUE, keyCertSign, subject key identifier)", r.CACert)
-	}
-	if err := CheckValidity(ca.cert, o.Now); err != nil {
-		return nil, fmt.Errorf("using the CA that is there: %s: %w", r.CACert, err)
+		return nil, errors.Join(err, key.Close())
 	}
 	return ca, nil
 }
 
-func (o *InitOptions) issue(r *InitResult, ca *authority, files *newFiles) error {
-	key, err := o.generate()
+// Close lets go of the CA's key.
+func (ca *CA) Close() error { return ca.key.Close() }
+
+// openCAKey opens the key of a CA. The prompt and the error say that it is this one.
+func openCAKey(ctx context.Context, ref string, o OpenOptions) (*Key, error) {
+	if ask := o.Passphrase; ask != nil {
+		o.Passphrase = func(prompt string) ([]byte, error) { return ask("(CA) " + prompt) }
+	}
+	key, err := Open(ctx, ref, o)
+	if errors.Is(err, ErrWrongPassphrase) || errors.Is(err, errNoTerminal) {
+		return nil, fmt.Errorf("the CA's key: %w; for a CA these are --ca-passphrase-file and --ca-passphrase-fd", err)
+	}
 	if err != nil {
-		return err
+		return nil, fmt.Errorf("the CA's key: %w", err)
 	}
-	template := o.template(o.signingName(), o.Days)
-	template.KeyUsage = x509.KeyUsageDigitalSignature
-	cert, err := certify(template, key.Public(), ca)
-	if err != nil {
-		return err
-	}
-	// The kernel's rule, applied before anybody depends on the result.
-	if err := ChainsTo(cert, []*x509.Certificate{ca.cert}); err != nil {
-		return err
-	}
-	if err := files.addKey(r.SigningKey, key, o.Passphrase); err != nil {
-		return err
-	}
-	files.addCertificate(r.SigningCert, cert)
-	files.add(r.SigningDER, 0o644, cert.Raw)
-	r.KeyID, err = sign.KeyIDFromCertificate(cert)
-	return err
+	return key, nil
 }
 
-func (o *InitOptions) template(name string, days int) *x509.Certificate {
-	now := o.Now.UTC().Truncate(time.Second)
+// asCA makes a CA of its key, with the certificate in the file cert.
+func (k *Key) asCA(ref, cert string, now time.Time) (*CA, error) {
+	where, certs := ref, []*x509.Certificate{k.Certificate}
+	if cert != "" {
+		var err error
+		if certs, err = LoadCertificates(cert); err != nil {
+			return nil, fmt.Errorf("the CA's certificate: %w", err)
+		}
+		where = cert
+	} else if k.Certificate == nil {
+		return nil, fmt.Errorf("there is no certificate of the CA beside its key %s: name its file by --ca-cert", ref)
+	}
+	ca := &CA{Certificate: certs[0], Note: k.Note, key: k}
+	for _, c := range certs {
+		if Match(c, k.Public()) == nil {
+			ca.Certificate = c
+			break
+		}
+	}
+	if err := Match(ca.Certificate, k.Public()); err != nil {
+		return nil, fmt.Errorf("%s: %w", where, err)
+	}
+	note, err := judgeCA(ca.Certificate)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", where, err)
+	}
+	ca.Note = joinNotes(ca.Note, note)
+	if err := CheckValidity(ca.Certificate, now); err != nil {
+		return nil, fmt.Errorf("%s: %w", where, err)
+	}
+	return ca, nil
+}
+
+// judgeCA returns an error when kernels would not look up an issuer by cert, and a
+// note when only some would.
+func judgeCA(cert *x509.Certificate) (note string, err error) {
+	if !cert.BasicConstraintsValid || !cert.IsCA || cert.KeyUsage != 0 && cert.KeyUsage&x509.KeyUsageCertSign == 0 || len(cert.SubjectKeyId) == 0 {
+		return "", fmt.Errorf("%q is no certificate of a CA that kernels would take (CA:TRUE, keyCertSign, subject key identifier)", cert.Subject)
+	}
+	if cert.KeyUsage == 0 {
+		return fmt.Sprintf("the certificate of CA %q has no key usage: kernels take it when it is built in, but not into .machine, which asks for keyCertSign", cert.Subject), nil
+	}
+	return "", nil
+}
+
+// newCACertificate makes the certificate of a CA for its own key.
+func newCACertificate(key crypto.Signer, template *x509.Certificate) (*x509.Certificate, error) {
+	if _, err := kernel.KeyTypeOf(key.Public()); err != nil {
+		return nil, fmt.Errorf("the CA's key: %w", err)
+	}
+	template.KeyUsage = x509.KeyUsageCertSign
+	template.IsCA = true
+	template.BasicConstraintsValid = true
+	return certify(template, key.Public(), template, key)
+}
+
+// issue makes the certificate of a signing key, for digital signatures only.
+func (ca *CA) issue(pub crypto.PublicKey, template *x509.Certificate) (*x509.Certificate, error) {
+	if _, err := kernel.KeyTypeOf(pub); err != nil {
+		return nil, err
+	}
+	if Match(ca.Certificate, pub) == nil {
+		return nil, errors.New("this is the key of the CA itself: a key that signs files must be another one")
+	}
+	template.KeyUsage = x509.KeyUsageDigitalSignature
+	cert, err := certify(template, pub, ca.Certificate, ca.key)
+	if err != nil {
+		return nil, err
+	}
+	// The kernel's rule, applied before anybody depends on the result.
+	return cert, ChainsTo(cert, []*x509.Certificate{ca.Certificate})
+}
+
+// certify makes a certificate for pub, version 3 with a random serial number. The
+// signature is verified, whatever kind of key made it.
+func certify(template *x509.Certificate, pub crypto.PublicKey, issuer *x509.Certificate, key crypto.Signer) (*x509.Certificate, error) {
+	var err error
+	// Set here because Go would take a truncated SHA-256, and for a CA only.
+	if len(template.SubjectKeyId) == 0 {
+		if template.SubjectKeyId, err = sign.SubjectKeyID(pub); err != nil {
+			return nil, err
+		}
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, issuer, pub, key)
+	if err != nil {
+		return nil, fmt.Errorf("making the certificate of %q: %w", template.Subject, err)
+	}
+	return x509.ParseCertificate(der)
+}
+
+// newTemplate begins a certificate that is valid from now on.
+func newTemplate(name string, days int, now time.Time) *x509.Certificate {
+	now = now.UTC().Truncate(time.Second)
 	return &x509.Certificate{
 		Subject:   pkix.Name{CommonName: name},
 		NotBefore: now.Add(-backdate),
@@ -249,46 +171,23 @@ func (o *InitOptions) template(name string, days int) *x509.Certificate {
 	}
 }
 
-// certify makes a certificate for pub, version 3 with a random serial number.
-func certify(template *x509.Certificate, pub crypto.PublicKey, issuer *authority) (*x509.Certificate, error) {
-	var err error
-	// Set here because Go would take a truncated SHA-256, and for a CA only.
-	if template.SubjectKeyId, err = sign.SubjectKeyID(pub); err != nil {
-		return nil, err
+func caName(name string) string      { return name + " CA" }
+func signingName(name string) string { return name + " signing key" }
+
+// checkName checks the name that signingName or caName completes.
+func checkName(name string) error {
+	completed := utf8.RuneCountInString(signingName(name))
+	if completed > maxCommonName || name == "" || !utf8.ValidString(name) || strings.ContainsFunc(name, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		return fmt.Errorf("%q cannot be the name in a certificate: use at most %d printable characters", name, maxCommonName-completed+utf8.RuneCountInString(name))
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, issuer.cert, pub, issuer.key)
-	if err != nil {
-		return nil, fmt.Errorf("making the certificate of %q: %w", template.Subject, err)
-	}
-	return x509.ParseCertificate(der)
+	return nil
 }
 
-func (o *InitOptions) generate() (crypto.Signer, error) {
-	generate, err := keyGenerator(o.Type)
-	if err != nil {
-		return nil, err
+func checkDays(days ...int) error {
+	for _, n := range days {
+		if n < 1 || n > maxDays {
+			return fmt.Errorf("a certificate cannot be valid for %d days: use 1 to %d", n, maxDays)
+		}
 	}
-	return generate()
-}
-
-func keyGenerator(name string) (func() (crypto.Signer, error), error) {
-	ec := func(curve elliptic.Curve) func() (crypto.Signer, error) {
-		return func() (crypto.Signer, error) { return ecdsa.GenerateKey(curve, rand.Reader) }
-	}
-	bits := func(n int) func() (crypto.Signer, error) {
-		return func() (crypto.Signer, error) { return rsa.GenerateKey(rand.Reader, n) }
-	}
-	switch name {
-	case "p256":
-		return ec(elliptic.P256()), nil
-	case "p384":
-		return ec(elliptic.P384()), nil
-	case "rsa2048":
-		return bits(2048), nil
-	case "rsa3072":
-		return bits(3072), nil
-	case "rsa4096":
-		return bits(4096), nil
-	}
-	return nil, fmt.Errorf("unknown type of key %q: use p256, p384, rsa2048, rsa3072 or rsa4096", name)
+	return nil
 }

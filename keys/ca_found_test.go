@@ -5,6 +5,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 )
@@ -24,14 +25,14 @@ func TestInitIssuesByTheCAThatIsThere(t *testing.T) {
 	if after := tree(t, filepath.Join(dir, "ca")); !maps.Equal(before, after) {
 		t.Errorf("the CA was changed: %q became %q", before, after)
 	}
-	if first.KeyID == second.KeyID {
+	if first.Signing[0].KeyID == second.Signing[0].KeyID {
 		t.Error("both have the same key")
 	}
-	one, two := loadCertificate(t, first.SigningCert), loadCertificate(t, second.SigningCert)
+	one, two := loadCertificate(t, first.Signing[0].Cert), loadCertificate(t, second.Signing[0].Cert)
 	if one.SerialNumber.Cmp(two.SerialNumber) == 0 {
 		t.Error("both have the same serial number")
 	}
-	runOpenSSL(t, "verify", "-x509_strict", "-CAfile", first.CACert, first.SigningCert, second.SigningCert)
+	runOpenSSL(t, "verify", "-x509_strict", "-CAfile", first.CACert, first.Signing[0].Cert, second.Signing[0].Cert)
 }
 
 func TestInitOpensAnEncryptedCA(t *testing.T) {
@@ -70,7 +71,7 @@ func TestInitOpensAnEncryptedCA(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, err := Open(t.Context(), r.SigningKey, OpenOptions{Passphrase: answer(string(tt.passphrase), nil)}); err != nil {
+			if _, err := Open(t.Context(), r.Signing[0].Key, OpenOptions{Passphrase: answer(string(tt.passphrase), nil)}); err != nil {
 				t.Error(err)
 			}
 		})
@@ -88,7 +89,7 @@ func TestInitRefusesACAThatKernelsWouldNotTake(t *testing.T) {
 		want       string
 	}{
 		{name: "no CA:TRUE", extensions: "keyUsage=keyCertSign\nsubjectKeyIdentifier=hash\n", want: "no certificate of a CA"},
-		{name: "no keyCertSign", extensions: "basicConstraints=CA:TRUE\nsubjectKeyIdentifier=hash\n", want: "no certificate of a CA"},
+		{name: "no keyCertSign", extensions: "basicConstraints=CA:TRUE\nkeyUsage=digitalSignature\nsubjectKeyIdentifier=hash\n", want: "no certificate of a CA"},
 		{name: "no identifier", extensions: "basicConstraints=CA:TRUE\nkeyUsage=keyCertSign\nsubjectKeyIdentifier=none\n", want: "no certificate of a CA"},
 		{name: "expired", extensions: caExtensions, now: time.Now().AddDate(11, 0, 0), want: "expired on"},
 		{name: "of another key", extensions: caExtensions, want: "not for this key", edit: func(t *testing.T, p pki) {
@@ -116,9 +117,18 @@ func TestInitRefusesACAThatKernelsWouldNotTake(t *testing.T) {
 			}
 		})
 	}
-	// One that openssl made well is taken.
+	// Kernels take one without a key usage when it is built in.
 	p := pki{t.TempDir()}
+	p.issue(t, "ca", "/CN=CA", "ca", "basicConstraints=CA:TRUE\nsubjectKeyIdentifier=hash\n")
+	if r := initKeys(t, InitOptions{Dir: p.path("new"), CADir: p.dir}); !strings.Contains(r.Note, "no key usage") {
+		t.Errorf("the note is %q", r.Note)
+	}
+	// One that openssl made well is taken.
+	p = pki{t.TempDir()}
 	p.issue(t, "ca", "/CN=CA/O=Some Project", "ca", caExtensions)
 	r := initKeys(t, InitOptions{Dir: p.path("new"), CADir: p.dir})
-	runOpenSSL(t, "verify", "-x509_strict", "-CAfile", r.CACert, r.SigningCert)
+	if r.Note != "" {
+		t.Errorf("the note is %q", r.Note)
+	}
+	runOpenSSL(t, "verify", "-x509_strict", "-CAfile", r.CACert, r.Signing[0].Cert)
 }

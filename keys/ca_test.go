@@ -91,6 +91,7 @@ func TestInitMakesWhatKernelsWant(t *testing.T) {
 		{"", "ASN1 OID: prime256v1", "ecdsa-with-SHA256"},
 		{"p256", "ASN1 OID: prime256v1", "ecdsa-with-SHA256"},
 		{"p384", "ASN1 OID: secp384r1", "ecdsa-with-SHA384"},
+		{"p521", "ASN1 OID: secp521r1", "ecdsa-with-SHA512"},
 		{"rsa2048", "Public-Key: (2048 bit)", "sha256WithRSAEncryption"},
 		{"rsa3072", "Public-Key: (3072 bit)", "sha256WithRSAEncryption"},
 		{"rsa4096", "Public-Key: (4096 bit)", "sha256WithRSAEncryption"},
@@ -118,35 +119,35 @@ func TestInitMakesWhatKernelsWant(t *testing.T) {
 					t.Errorf("%s is %.40q, want %q", name, made[name], begins)
 				}
 			}
-			if want := (InitResult{
-				CAKey: filepath.Join(dir, "ca/ca.key"), CACert: filepath.Join(dir, "ca/ca.crt"),
-				SigningKey: filepath.Join(dir, "a/keys/signing.key"), SigningCert: filepath.Join(dir, "a/keys/signing.crt"),
-				SigningDER: filepath.Join(dir, "a/keys/signing.der"), KeyID: r.KeyID,
-			}); *r != want {
+			signing := r.Signing[0]
+			if want := (KeyFiles{
+				Key: filepath.Join(dir, "a/keys/signing.key"), Cert: filepath.Join(dir, "a/keys/signing.crt"), DER: filepath.Join(dir, "a/keys/signing.der"),
+				Certificate: signing.Certificate, KeyID: signing.KeyID,
+			}); signing != want || len(r.Signing) != 1 || r.CAFound || r.CACertMade || r.CAKey != filepath.Join(dir, "ca/ca.key") || r.CACert != filepath.Join(dir, "ca/ca.crt") {
 				t.Errorf("the result is %+v, want %+v", *r, want)
 			}
 
-			runOpenSSL(t, "verify", "-x509_strict", "-check_ss_sig", "-CAfile", r.CACert, r.SigningCert)
-			if der := runOpenSSL(t, "x509", "-in", r.SigningCert, "-outform", "DER"); made["a/keys/signing.der"] != "0644 "+der {
+			runOpenSSL(t, "verify", "-x509_strict", "-check_ss_sig", "-CAfile", r.CACert, r.Signing[0].Cert)
+			if der := runOpenSSL(t, "x509", "-in", r.Signing[0].Cert, "-outform", "DER"); made["a/keys/signing.der"] != "0644 "+der {
 				t.Error("signing.der is not signing.crt")
 			}
-			caID, id := keyIdentifier(t, r.CAKey), keyIdentifier(t, r.SigningKey)
+			caID, id := keyIdentifier(t, r.CAKey), keyIdentifier(t, r.Signing[0].Key)
 			if got, want := shownExtensions(t, r.CACert), []string{
 				"X509v3 Key Usage: critical", "Certificate Sign", "X509v3 Basic Constraints: critical", "CA:TRUE",
 				"X509v3 Subject Key Identifier:", caID,
 			}; !slices.Equal(got, want) {
 				t.Errorf("the CA's extensions are %q, want %q", got, want)
 			}
-			if got, want := shownExtensions(t, r.SigningCert), []string{
+			if got, want := shownExtensions(t, r.Signing[0].Cert), []string{
 				"X509v3 Key Usage: critical", "Digital Signature", "X509v3 Subject Key Identifier:", id,
 				"X509v3 Authority Key Identifier:", caID,
 			}; !slices.Equal(got, want) {
 				t.Errorf("the signing certificate's extensions are %q, want %q", got, want)
 			}
-			if want := strings.ToLower(strings.ReplaceAll(id[len(id)-11:], ":", "")); r.KeyID.String() != want {
-				t.Errorf("key id %s, want %s", r.KeyID, want)
+			if want := strings.ToLower(strings.ReplaceAll(id[len(id)-11:], ":", "")); r.Signing[0].KeyID.String() != want {
+				t.Errorf("key id %s, want %s", r.Signing[0].KeyID, want)
 			}
-			for path, subject := range map[string]string{r.CACert: "CN = Example release CA", r.SigningCert: "CN = Example release signing key"} {
+			for path, subject := range map[string]string{r.CACert: "CN = Example release CA", r.Signing[0].Cert: "CN = Example release signing key"} {
 				text := runOpenSSL(t, "x509", "-in", path, "-noout", "-text")
 				for _, want := range []string{"Version: 3 (0x2)", "Issuer: CN = Example release CA\n", "Subject: " + subject + "\n", tt.shown, "Signature Algorithm: " + tt.signature} {
 					if !strings.Contains(text, want) {
@@ -165,18 +166,18 @@ func TestInitKeysSignAndVerifyWithEvmctl(t *testing.T) {
 		dir := t.TempDir()
 		r := initKeys(t, InitOptions{Dir: dir, Type: keyType, Passphrase: []byte(passphrase)})
 		for _, args := range [][]string{
-			{"-k", r.SigningKey, "--pass=" + passphrase},
-			{"-k", r.SigningKey, "--pass=" + passphrase, "--keyid-from-cert", r.SigningDER},
+			{"-k", r.Signing[0].Key, "--pass=" + passphrase},
+			{"-k", r.Signing[0].Key, "--pass=" + passphrase, "--keyid-from-cert", r.Signing[0].DER},
 		} {
-			if id := evmctlKeyID(t, args...); id != r.KeyID {
-				t.Errorf("evmctl signs with key id %s, want %s", id, r.KeyID)
+			if id := evmctlKeyID(t, args...); id != r.Signing[0].KeyID {
+				t.Errorf("evmctl signs with key id %s, want %s", id, r.Signing[0].KeyID)
 			}
 		}
 		file := writeFile(t, filepath.Join(dir, "file"), []byte("content"))
-		run(t, "evmctl", "ima_sign", "--sigfile", "-a", "sha256", "-k", r.SigningKey, "--pass="+passphrase, file)
-		run(t, "evmctl", "ima_verify", "--sigfile", "-k", r.SigningDER, file)
+		run(t, "evmctl", "ima_sign", "--sigfile", "-a", "sha256", "-k", r.Signing[0].Key, "--pass="+passphrase, file)
+		run(t, "evmctl", "ima_verify", "--sigfile", "-k", r.Signing[0].DER, file)
 		writeFile(t, file, []byte("another"))
-		if out, err := exec.Command("evmctl", "ima_verify", "--sigfile", "-k", r.SigningDER, file).CombinedOutput(); err == nil {
+		if out, err := exec.Command("evmctl", "ima_verify", "--sigfile", "-k", r.Signing[0].DER, file).CombinedOutput(); err == nil {
 			t.Errorf("evmctl takes a tampered file: %s", out)
 		}
 	}
@@ -187,12 +188,12 @@ func TestInitCertificateIsImportedIntoAKeyring(t *testing.T) {
 	need(t, "evmctl", "keyctl")
 	r := initKeys(t, InitOptions{Dir: t.TempDir(), Type: "rsa2048"})
 	script := `ring=$(keyctl newring _ima @s) && id=$(evmctl import "$0" "$ring") && keyctl describe "$id"`
-	out, err := exec.Command("keyctl", "session", "-", "sh", "-c", script, r.SigningDER).CombinedOutput()
+	out, err := exec.Command("keyctl", "session", "-", "sh", "-c", script, r.Signing[0].DER).CombinedOutput()
 	if err != nil {
 		t.Skipf("this kernel keeps no asymmetric keys for us: %v: %s", err, bytes.TrimSpace(out))
 	}
-	if !strings.Contains(string(out), r.KeyID.String()) {
-		t.Errorf("the kernel describes the key as %s, want key id %s in it", out, r.KeyID)
+	if !strings.Contains(string(out), r.Signing[0].KeyID.String()) {
+		t.Errorf("the kernel describes the key as %s, want key id %s in it", out, r.Signing[0].KeyID)
 	}
 }
 
@@ -207,7 +208,7 @@ func TestInitEncryptsKeysWithThePassphrase(t *testing.T) {
 	}
 	pass := writeFile(t, filepath.Join(dir, "pass"), []byte(testPassphrase))
 	wrong := writeFile(t, filepath.Join(dir, "wrong"), []byte("correct horse"))
-	for _, path := range []string{r.CAKey, r.SigningKey} {
+	for _, path := range []string{r.CAKey, r.Signing[0].Key} {
 		info, err := os.Stat(path)
 		if err != nil || info.Mode() != 0o600 {
 			t.Errorf("%s: mode %v, %v", path, info.Mode(), err)
@@ -238,7 +239,7 @@ func TestInitDates(t *testing.T) {
 		{36500, 36500, "2126-02-04T11:30:15Z", "2126-02-04T11:30:15Z"},
 	} {
 		r := initKeys(t, InitOptions{Dir: t.TempDir(), Days: tt.days, CADays: tt.caDays, Now: now})
-		for path, end := range map[string]string{r.SigningCert: tt.leafEnd, r.CACert: tt.caEnd} {
+		for path, end := range map[string]string{r.Signing[0].Cert: tt.leafEnd, r.CACert: tt.caEnd} {
 			cert := loadCertificate(t, path)
 			if got := cert.NotAfter.Format(time.RFC3339); got != end {
 				t.Errorf("%d days: ends %s, want %s", tt.days, got, end)
@@ -276,7 +277,7 @@ func TestInitRefusesWhatCannotBe(t *testing.T) {
 		})
 	}
 	r := initKeys(t, InitOptions{Dir: t.TempDir(), Name: strings.Repeat("ü", 52)})
-	if got := loadCertificate(t, r.SigningCert).Subject.CommonName; got != strings.Repeat("ü", 52)+" signing key" {
+	if got := loadCertificate(t, r.Signing[0].Cert).Subject.CommonName; got != strings.Repeat("ü", 52)+" signing key" {
 		t.Errorf("the longest name became %q", got)
 	}
 }
@@ -326,7 +327,7 @@ func TestInitLeavesNothingBehindWhenItFails(t *testing.T) {
 		files.add(filepath.Join(dir, "new/a/first"), 0o600, secret)
 		files.add(there, 0o600, []byte("second"))
 		files.add(filepath.Join(dir, "third"), 0o600, []byte("third"))
-		err := files.write(t.Context(), filepath.Join(dir, "new/a"), filepath.Join(dir, "new/b"), dir)
+		err := files.write(t.Context())
 		if !errors.Is(err, fs.ErrExist) {
 			t.Errorf("%v", err)
 		}
@@ -341,8 +342,8 @@ func TestInitLeavesNothingBehindWhenItFails(t *testing.T) {
 		dir := t.TempDir()
 		var files newFiles
 		files.add(filepath.Join(dir, "keys/signing.key"), 0o600, []byte("x"))
-		files.add(filepath.Join(dir, "missing/signing.crt"), 0o600, []byte("x"))
-		checkError(t, files.write(t.Context(), filepath.Join(dir, "keys")), "missing/signing.crt")
+		files.add(filepath.Join(dir, "keys/./signing.key"), 0o600, []byte("x"))
+		checkError(t, files.write(t.Context()), "signing.key: file exists")
 		if left := tree(t, dir); len(left) > 0 {
 			t.Errorf("it left %q", left)
 		}

@@ -107,7 +107,8 @@ func CheckValidity(cert *x509.Certificate, now time.Time) error {
 // keyring on the word of one of cas, as restrict_link_by_digsig does for .ima: it
 // must be issued by that CA itself, be for digital signatures, and be no CA.
 // Dates are not looked at. Two things are stricter: the issuer must be a CA, which
-// kernels ask only of a key in .machine, and SHA-1 proves nothing.
+// kernels ask only of a key in .machine, and SHA-1 proves nothing. A CA without any
+// key usage, as evmctl's example script makes it, may issue (RFC 5280 4.2.1.3).
 func ChainsTo(cert *x509.Certificate, cas []*x509.Certificate) error {
 	switch {
 	case cert.KeyUsage&x509.KeyUsageDigitalSignature == 0:
@@ -124,7 +125,7 @@ func ChainsTo(cert *x509.Certificate, cas []*x509.Certificate) error {
 			reason = fmt.Errorf("the certificate of %q was issued by another certificate of CA %q (authority key identifier)", cert.Subject, ca.Subject)
 			continue
 		}
-		if !ca.BasicConstraintsValid || !ca.IsCA || ca.KeyUsage&x509.KeyUsageCertSign == 0 {
+		if !ca.BasicConstraintsValid || !ca.IsCA || ca.KeyUsage != 0 && ca.KeyUsage&x509.KeyUsageCertSign == 0 {
 			reason = fmt.Errorf("the certificate of %q, which issued that of %q, is not that of a CA (CA:TRUE, keyCertSign)", ca.Subject, cert.Subject)
 			continue
 		}

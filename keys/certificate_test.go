@@ -172,6 +172,7 @@ func TestChainsToIsTheKernelsRule(t *testing.T) {
 	p.issue(t, "no-ca", "/CN=No CA", "no-ca", "keyUsage=critical,keyCertSign\nsubjectKeyIdentifier=hash\n")
 	p.issue(t, "ca-false", "/CN=False CA", "ca-false", "basicConstraints=critical,CA:FALSE\nkeyUsage=critical,keyCertSign\nsubjectKeyIdentifier=hash\n")
 	p.issue(t, "ca-signs-data", "/CN=Data CA", "ca-signs-data", "basicConstraints=critical,CA:TRUE\nkeyUsage=critical,digitalSignature\nsubjectKeyIdentifier=hash\n")
+	p.issue(t, "ca-any-usage", "/CN=CA of any usage", "ca-any-usage", "basicConstraints=CA:TRUE\nsubjectKeyIdentifier=hash\n")
 	p.issue(t, "middle", "/CN=Middle", "ca", caExtensions+"authorityKeyIdentifier=keyid\n")
 	// The same CA with another serial number, as a renewal makes it.
 	if err := os.Link(p.path("ca.key"), p.path("renewed.key")); err != nil {
@@ -194,6 +195,7 @@ func TestChainsToIsTheKernelsRule(t *testing.T) {
 		{name: "no subject key identifier", issuer: "ca", extensions: "keyUsage=digitalSignature\nsubjectKeyIdentifier=none\nauthorityKeyIdentifier=keyid\n"},
 		{name: "more uses", issuer: "ca", extensions: "keyUsage=digitalSignature,nonRepudiation\nextendedKeyUsage=codeSigning\n"},
 		{name: "CA:FALSE", issuer: "ca", extensions: leafExtensions + "basicConstraints=CA:FALSE\n"},
+		{name: "issued by a CA without a key usage", issuer: "ca-any-usage", extensions: leafExtensions},
 		{name: "issued by a CA below", issuer: "middle", extensions: leafExtensions},
 		{name: "serial number of the issuer", issuer: "ca", extensions: leafExtensions[:strings.Index(leafExtensions, "auth")] + "authorityKeyIdentifier=keyid:always,issuer:always\n"},
 		{name: "a renewed CA of the same key", issuer: "ca", extensions: leafExtensions, cas: "renewed"},

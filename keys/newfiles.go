@@ -11,7 +11,8 @@ import (
 	"path/filepath"
 )
 
-// newFiles are written all or not at all.
+// newFiles are a set of files that belong together. They are written all or not at
+// all, also by a process that is killed (pending.go), and never over another file.
 type newFiles []newFile
 
 type newFile struct {
@@ -24,8 +25,12 @@ func (n *newFiles) add(path string, mode fs.FileMode, data []byte) {
 	*n = append(*n, newFile{path, mode, data})
 }
 
+func (n *newFiles) addPEM(path, kind string, der []byte) {
+	n.add(path, 0o644, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}))
+}
+
 func (n *newFiles) addCertificate(path string, cert *x509.Certificate) {
-	n.add(path, 0o644, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw}))
+	n.addPEM(path, "CERTIFICATE", cert.Raw)
 }
 
 func (n *newFiles) addKey(path string, key crypto.Signer, passphrase []byte) error {
@@ -45,13 +50,22 @@ func (n *newFiles) addKey(path string, key crypto.Signer, passphrase []byte) err
 	return nil
 }
 
-// write makes the folders and the files, and removes what it made on an error and
-// when ctx is cancelled.
-func (n newFiles) write(ctx context.Context, dirs ...string) (err error) {
-	var made []string
+// write makes the folders and the files. On an error, and when ctx is cancelled, it
+// removes what it made. Killed, it leaves in each folder either nothing that counts
+// or a set that finishPending completes; that of the first file's folder is complete
+// before that of the next.
+func (n newFiles) write(ctx context.Context) (err error) {
+	var made []string // folders, parents first
+	var folders []*pendingFolder
 	defer func() {
 		for _, f := range n {
 			clear(f.data)
+		}
+		for i := len(folders) - 1; i >= 0; i-- {
+			if err != nil {
+				folders[i].undo()
+			}
+			folders[i].close()
 		}
 		if err != nil {
 			for i := len(made) - 1; i >= 0; i-- {
@@ -59,31 +73,30 @@ func (n newFiles) write(ctx context.Context, dirs ...string) (err error) {
 			}
 		}
 	}()
-	for _, dir := range dirs {
+	for _, f := range n {
+		dir := filepath.Dir(f.path)
 		fresh, err := makeFolders(dir)
 		made = append(made, fresh...)
 		if err != nil {
 			return err
 		}
+		folder, err := folderOf(dir, &folders)
+		if err != nil {
+			return err
+		}
+		if err := folder.add(f); err != nil {
+			return err
+		}
 	}
-	for _, f := range n {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		w, err := os.OpenFile(f.path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, f.mode)
-		if err != nil {
-			return err
-		}
-		made = append(made, f.path)
-		_, err = w.Write(f.data)
-		if err == nil {
-			err = w.Sync()
-		}
-		if closeErr := w.Close(); err == nil {
-			err = closeErr
-		}
-		if err != nil {
-			return err
+	for _, step := range []func(*pendingFolder) error{
+		func(p *pendingFolder) error { return errors.Join(ctx.Err(), p.stage()) },
+		(*pendingFolder).complete,
+		(*pendingFolder).place,
+	} {
+		for _, folder := range folders {
+			if err := step(folder); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

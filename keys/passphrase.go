@@ -117,10 +117,13 @@ func NewPassphraseFromTerminal() Passphrase {
 	}
 }
 
+// errNoTerminal says that there is nobody to ask.
+var errNoTerminal = errors.New("a passphrase is needed and there is no terminal to ask on: use --passphrase-file or --passphrase-fd")
+
 func openTerminal() (*os.File, error) {
 	tty, err := os.OpenFile("/dev/tty", os.O_RDWR, 0)
 	if err != nil {
-		return nil, errors.New("a passphrase is needed and there is no terminal to ask on: use --passphrase-file or --passphrase-fd")
+		return nil, errNoTerminal
 	}
 	return tty, nil
 }

@@ -173,11 +173,11 @@ func TestPassphrasePrompts(t *testing.T) {
 		return shown + stderr.String(), code
 	}
 
-	shown, code := talk("imaseal keys init --dir keys", "battery", "battery")
-	if code != exitOK || !regexp.MustCompile(`Passphrase for the new keys.*\s+Again: `).MatchString(shown) {
+	shown, code := talk("imaseal keys init --dir keys", "battery", "battery", "anchor", "anchor")
+	if code != exitOK || !regexp.MustCompile(`Passphrase for the new keys.*\s+Again: \s+Passphrase for the new CA key keys/ca.key .*\s+Again: `).MatchString(shown) {
 		t.Fatalf("keys init: exit code %d: %q", code, shown)
 	}
-	runIn(t, dir, "grep -q ENCRYPTED keys/signing.key && grep -q ENCRYPTED keys/ca.key && printf battery > secret && openssl pkey -in keys/signing.key -passin file:secret -noout")
+	runIn(t, dir, "grep -q ENCRYPTED keys/signing.key && grep -q ENCRYPTED keys/ca.key && printf battery > secret && openssl pkey -in keys/signing.key -passin file:secret -noout && printf anchor > secret && openssl pkey -in keys/ca.key -passin file:secret -noout")
 
 	const signLine = "imaseal sign --key keys/signing.key --cert keys/signing.crt hello_2.10-3_amd64.deb"
 	if shown, code = talk(signLine, "staple"); code != exitError || !strings.Contains(shown, "passphrase") {
@@ -194,13 +194,13 @@ func TestPassphrasePrompts(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(dir, "differ")); err == nil {
 		t.Error("two passphrases left a folder behind")
 	}
-	if shown, code = talk("imaseal keys init --dir plain", "", ""); code != exitOK {
+	if shown, code = talk("imaseal keys init --dir plain", "", "", "", ""); code != exitOK {
 		t.Errorf("no passphrase: exit code %d: %q", code, shown)
 	}
-	runIn(t, dir, "! grep -q ENCRYPTED plain/signing.key")
+	runIn(t, dir, "! grep -q ENCRYPTED plain/signing.key plain/ca.key")
 
 	// The passphrase of a CA that is there, another than that of the new key.
-	if shown, code = talk("imaseal keys init --dir second --ca-dir keys", "staple", "staple", "battery"); code != exitOK || !strings.Contains(shown, "keys/ca.key") {
+	if shown, code = talk("imaseal keys init --dir second --ca-dir keys", "staple", "staple", "anchor"); code != exitOK || !strings.Contains(shown, "(CA) Passphrase for keys/ca.key: ") {
 		t.Errorf("the CA's passphrase: exit code %d: %q", code, shown)
 	}
 }

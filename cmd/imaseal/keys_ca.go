@@ -1,0 +1,66 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/imaseal/imaseal/keys"
+)
+
+// caFlags say which CA issues certificates.
+type caFlags struct {
+	key, cert  string
+	passphrase passphraseFlags
+}
+
+func (f *caFlags) add(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&f.key, "ca-key", "", "private `KEY` of the CA: a file or another key reference, such as pkcs11:…")
+	cmd.Flags().StringVar(&f.cert, "ca-cert", "", "`FILE` with the CA's certificate (default: the one that comes with its key)")
+	f.passphrase.addFor(cmd, "ca-", "CA's")
+}
+
+// source returns where to ask for the CA's passphrase: where its own flags say, else
+// as for the other key.
+func (f *caFlags) source(other keys.Passphrase) keys.Passphrase {
+	if f.passphrase.given() {
+		return f.passphrase.source()
+	}
+	return other
+}
+
+// open opens the CA. The caller closes it.
+func (f *caFlags) open(ctx context.Context, out *output, other keys.Passphrase) (*keys.CA, error) {
+	note := func(text string) { out.note("%s", text) }
+	ca, err := keys.OpenCA(ctx, f.key, f.cert, keys.OpenOptions{Passphrase: f.source(other), Note: note}, time.Now())
+	if err == nil && ca.Note != "" {
+		note(ca.Note)
+	}
+	return ca, err
+}
+
+// newPassphrase asks for the passphrase of a new key, where it is to have one.
+func newPassphrase(f *passphraseFlags, source keys.Passphrase, none bool, prompt string) ([]byte, error) {
+	if none {
+		return nil, nil
+	}
+	if !f.given() {
+		source = keys.NewPassphraseFromTerminal()
+	}
+	passphrase, err := source(prompt)
+	if err != nil {
+		return nil, fmt.Errorf("%w; or use --no-passphrase", err)
+	}
+	return passphrase, nil
+}
+
+// addFor adds the flags for a passphrase that is not that of the signing key.
+func (f *passphraseFlags) addFor(cmd *cobra.Command, prefix, whose string) {
+	file, fd := prefix+"passphrase-file", prefix+"passphrase-fd"
+	cmd.Flags().StringVar(&f.file, file, "", "read the "+whose+" passphrase from the first line of `FILE`")
+	cmd.Flags().IntVar(&f.fd, fd, -1, "read the "+whose+" passphrase from file descriptor `N`")
+	cmd.Flags().Lookup(fd).DefValue = "0" // -1 is none, which the help need not show
+	cmd.MarkFlagsMutuallyExclusive(file, fd)
+}

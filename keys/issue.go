@@ -1,0 +1,121 @@
+package keys
+
+import (
+	"context"
+	"crypto"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// IssueOptions say what certificate [CA.Issue] makes.
+type IssueOptions struct {
+	Request *Request
+	// Name is in the subject; if empty the request must bring a subject.
+	Name string
+	// Days is how long the certificate is valid, three years if 0.
+	Days int
+	// Out is the file of the certificate, or what it is called without its ending:
+	// .crt in PEM, .der in DER.
+	Out string
+	// Others are folders with certificates whose key ids the new one must not have.
+	// The folder of Out is always looked at.
+	Others []string
+	Now    time.Time
+}
+
+// An Issued is a certificate that a CA made.
+type Issued struct {
+	KeyFiles
+	// Warnings are what a user should know about the certificate.
+	Warnings []string
+}
+
+// Issue makes a certificate for the key of a request, as [Init] does: nothing but the
+// public key and the subject are taken from the request. It refuses to overwrite a
+// file.
+func (ca *CA) Issue(ctx context.Context, o IssueOptions) (*Issued, error) {
+	if o.Now.IsZero() {
+		o.Now = time.Now()
+	}
+	if o.Days == 0 {
+		o.Days = defaultDays
+	}
+	if err := checkDays(o.Days); err != nil {
+		return nil, err
+	}
+	template := newTemplate(signingName(o.Name), o.Days, o.Now)
+	switch {
+	case o.Name != "":
+		if err := checkName(o.Name); err != nil {
+			return nil, err
+		}
+	case len(o.Request.RawSubject) <= len(emptySubject):
+		return nil, errors.New("nothing says what name the certificate is to have: use --name")
+	default:
+		if err := useSubject(template, o.Request.RawSubject); err != nil {
+			return nil, err
+		}
+	}
+	made := &Issued{KeyFiles: keyFilesAt(trimEnding(o.Out))}
+	made.Key = ""
+	if len(o.Request.Ignored) > 0 {
+		made.Warnings = append(made.Warnings, "not taken over from the request: "+strings.Join(o.Request.Ignored, ", "))
+	}
+	return made, ca.write(ctx, made, o.Request.PublicKey, template, o.Others, nil)
+}
+
+// emptySubject is a name without a part.
+var emptySubject = []byte{0x30, 0}
+
+// useSubject gives the certificate a subject as it stands in a request or in another
+// certificate.
+func useSubject(template *x509.Certificate, raw []byte) error {
+	var names pkix.RDNSequence
+	if err := unmarshalAll(raw, &names); err != nil {
+		return fmt.Errorf("parsing the subject: %w", err)
+	}
+	template.RawSubject = asn1.RawContent(raw)
+	template.Subject = pkix.Name{}
+	template.Subject.FillFromRDNSequence(&names)
+	return nil
+}
+
+// write issues the certificate and writes the files, after what is in files already.
+func (ca *CA) write(ctx context.Context, made *Issued, pub crypto.PublicKey, template *x509.Certificate, others []string, files newFiles) error {
+	if err := refuseExisting(made.Cert, made.DER); err != nil {
+		return err
+	}
+	cert, err := ca.issue(pub, template)
+	if err != nil {
+		return err
+	}
+	if err := made.certified(cert, &files); err != nil {
+		return err
+	}
+	if cert.NotAfter.After(ca.Certificate.NotAfter) {
+		made.Warnings = append(made.Warnings, fmt.Sprintf("it is valid longer than the certificate of its CA, which ends on %s", shortDate(ca.Certificate.NotAfter)))
+	}
+	collisions, err := keyIDCollisions(cert, filepath.Dir(made.Cert), others)
+	if err != nil {
+		return err
+	}
+	made.Warnings = append(made.Warnings, collisions...)
+	return files.write(ctx)
+}
+
+func shortDate(t time.Time) string { return t.UTC().Format(time.DateOnly) }
+
+// trimEnding takes the ending of a certificate, a key or a request off a path.
+func trimEnding(path string) string {
+	switch ext := filepath.Ext(path); ext {
+	case ".crt", ".der", ".pem", ".cer", ".x509", ".key", ".csr", ".pub", ".priv":
+		return strings.TrimSuffix(path, ext)
+	}
+	return path
+}

@@ -1,0 +1,245 @@
+package keys
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// How a set of files comes into a folder so that a killed process does no harm:
+// they are written and synced in a folder of their own, stagingName, of which nothing
+// counts. Its rename to pendingName makes the set complete. Then they are moved out,
+// one after another, each by a rename that replaces nothing. Whoever comes next
+// removes a staging folder, and moves out what is left in a pending one: no key is
+// ever overwritten or lost. The folder is locked meanwhile, so that nobody takes the
+// work of a running process for that of a killed one.
+const (
+	stagingName = ".imaseal-keys.tmp"
+	pendingName = ".imaseal-keys"
+)
+
+// A pendingFolder is a folder into which a set of files comes.
+type pendingFolder struct {
+	dir   string
+	lock  *os.File // the folder itself
+	files []newFile
+	state string   // stagingName, pendingName or, before and after, ""
+	moved []string // the paths of files that have come out of the pending folder
+}
+
+// openPending opens dir, locks it and finishes what was interrupted there, which
+// finished names.
+func openPending(dir string) (p *pendingFolder, finished []string, err error) {
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	p = &pendingFolder{dir: dir, lock: f}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		p.close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, nil, fmt.Errorf("%s: another imaseal is making keys there: wait for its end", dir)
+		}
+		return nil, nil, fmt.Errorf("locking %s: %w", dir, err)
+	}
+	if finished, err = p.finish(); err != nil {
+		p.close()
+		return nil, nil, err
+	}
+	return p, finished, nil
+}
+
+func (p *pendingFolder) close() { p.lock.Close() }
+
+// finishPending completes the set of files that a killed process left in dir, if
+// any, and returns the paths of those that it put in place. A folder that is not
+// there needs nothing.
+func finishPending(dir string) ([]string, error) {
+	p, finished, err := openPending(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	p.close()
+	return finished, nil
+}
+
+// folderOf returns the folder dir among those that are open, however it was named,
+// or opens it.
+func folderOf(dir string, open *[]*pendingFolder) (*pendingFolder, error) {
+	info, err := os.Stat(dir)
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range *open {
+		if known, err := p.lock.Stat(); err == nil && os.SameFile(info, known) {
+			return p, nil
+		}
+	}
+	p, _, err := openPending(dir)
+	if err != nil {
+		return nil, err
+	}
+	*open = append(*open, p)
+	return p, nil
+}
+
+// add takes a file whose name is still free.
+func (p *pendingFolder) add(f newFile) error {
+	path := filepath.Join(p.dir, filepath.Base(f.path))
+	if _, err := os.Lstat(path); err == nil {
+		return &fs.PathError{Op: "create", Path: f.path, Err: fs.ErrExist}
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	p.files = append(p.files, f)
+	return nil
+}
+
+func (p *pendingFolder) staging() string { return filepath.Join(p.dir, stagingName) }
+func (p *pendingFolder) pending() string { return filepath.Join(p.dir, pendingName) }
+
+// stage writes the files where they do not count yet.
+func (p *pendingFolder) stage() error {
+	if err := os.Mkdir(p.staging(), 0o700); err != nil {
+		return err
+	}
+	p.state = stagingName
+	for _, f := range p.files {
+		w, err := os.OpenFile(filepath.Join(p.staging(), filepath.Base(f.path)), os.O_WRONLY|os.O_CREATE|os.O_EXCL, f.mode)
+		if err != nil {
+			return err
+		}
+		_, err = w.Write(f.data)
+		if err == nil {
+			err = w.Sync()
+		}
+		if err := errors.Join(err, w.Close()); err != nil {
+			return err
+		}
+	}
+	return syncFolder(p.staging())
+}
+
+// complete makes what was staged one that finishPending finishes.
+func (p *pendingFolder) complete() error {
+	if err := os.Rename(p.staging(), p.pending()); err != nil {
+		return err
+	}
+	p.state = pendingName
+	return syncFolder(p.dir)
+}
+
+// place moves the files out of the pending folder, and removes that.
+func (p *pendingFolder) place() error {
+	entries, err := os.ReadDir(p.pending())
+	if err != nil {
+		return err
+	}
+	for _, entry := range entries {
+		path := filepath.Join(p.dir, entry.Name())
+		if err := moveNew(filepath.Join(p.pending(), entry.Name()), path); err != nil {
+			return err
+		}
+		p.moved = append(p.moved, path)
+	}
+	if err := syncFolder(p.dir); err != nil {
+		return err
+	}
+	p.state = ""
+	return os.Remove(p.pending())
+}
+
+// undo removes what was made. It is for the process that made it only.
+func (p *pendingFolder) undo() {
+	for _, path := range p.moved {
+		os.Remove(path)
+	}
+	if p.state != "" {
+		os.RemoveAll(filepath.Join(p.dir, p.state))
+	}
+}
+
+// finish removes what was staged by a process that was killed, and puts in place
+// what it had completed.
+func (p *pendingFolder) finish() ([]string, error) {
+	if there, err := p.own(p.staging()); err != nil {
+		return nil, err
+	} else if there {
+		if err := os.RemoveAll(p.staging()); err != nil {
+			return nil, err
+		}
+	}
+	if there, err := p.own(p.pending()); err != nil || !there {
+		return nil, err
+	}
+	if err := p.place(); err != nil {
+		return nil, fmt.Errorf("finishing what was interrupted (%s holds new keys): %w", p.pending(), err)
+	}
+	finished := p.moved
+	p.moved = nil // so that undo leaves them
+	return finished, nil
+}
+
+// own reports whether the folder at path is there. One that another user could have
+// put there is an error: its keys are not ours.
+func (p *pendingFolder) own(path string) (bool, error) {
+	info, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || !info.IsDir() || int(stat.Uid) != os.Geteuid() || info.Mode().Perm()&0o022 != 0 {
+		return false, fmt.Errorf("%s is in the way: imaseal keeps new keys in a folder of that name, but this one is not yours alone: remove it", path)
+	}
+	return true, nil
+}
+
+// moveNew renames a file, never over another one.
+func moveNew(from, to string) error {
+	err := unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, unix.RENAME_NOREPLACE)
+	if !slices.Contains([]error{unix.EINVAL, unix.ENOSYS, unix.ENOTSUP}, err) {
+		if err != nil {
+			return &os.LinkError{Op: "rename", Old: from, New: to, Err: err}
+		}
+		return nil
+	}
+	return linkNew(from, to)
+}
+
+// linkNew does the same on a file system that has no such rename. A process killed
+// between the two steps leaves one file of two names, which is no other file.
+func linkNew(from, to string) error {
+	if err := os.Link(from, to); err != nil {
+		old, errOld := os.Lstat(from)
+		there, errThere := os.Lstat(to)
+		if errOld != nil || errThere != nil || !os.SameFile(old, there) {
+			return err
+		}
+	}
+	return os.Remove(from)
+}
+
+// syncFolder puts the names in dir on the disk, where the file system can.
+func syncFolder(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	if err := d.Sync(); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOTSUP) {
+		return err
+	}
+	return nil
+}
