@@ -214,6 +214,7 @@ func (s *resigning) one(ctx context.Context, t *target, jobs int, p *packageProg
 		r.KeyIDs = append(r.KeyIDs, id.String())
 	}
 	r.Signed = len(m.Files) + len(m.Control)
+	r.Files = r.Signed // as far as is known: packages that stay as they are are not read
 	own, old := count[s.signer.KeyID()] > 0, slices.ContainsFunc(m.KeyIDs(), func(id sign.KeyID) bool { return s.from[id] })
 	strange := slices.ContainsFunc(m.KeyIDs(), func(id sign.KeyID) bool { return id != s.signer.KeyID() && !s.from[id] })
 	switch {
@@ -232,7 +233,6 @@ func (s *resigning) one(ctx context.Context, t *target, jobs int, p *packageProg
 	case strange:
 		return r.refuse(sign.Finding{Path: "package", Reason: reasonMixed, Detail: mixture(count)})
 	}
-	r.KeyIDs, r.Signed = []string{}, 0
 	p.expect(pkg.Info().InstalledSize)
 	if bad, err := s.verify(ctx, pkg, m, jobs, p.add); err != nil || len(bad) > 0 {
 		if err != nil {
@@ -254,6 +254,7 @@ func (s *resigning) one(ctx context.Context, t *target, jobs int, p *packageProg
 	if err != nil {
 		return r.fail(err)
 	}
+	r.KeyIDs = nil
 	r.finished(t, m, s.signer.KeyID())
 	return r
 }

@@ -46,6 +46,7 @@ func (t tidy) Run() int {
 //	sum FILE                              remembers FILE's bytes
 //	unchanged FILE                        they are still what sum saw
 //	clean DIR                             no temporary file is left in DIR
+//	mixed OLD NEW OUT                     OUT is package OLD with one file signature of NEW
 func TestScript(t *testing.T) {
 	for _, tool := range []string{"dpkg-deb", "rpmbuild", "openssl", "gpg", "debsig-verify"} {
 		if _, err := exec.LookPath(tool); err != nil {
@@ -70,6 +71,7 @@ func TestScript(t *testing.T) {
 			"sum":       sumCommand,
 			"unchanged": unchanged,
 			"clean":     clean,
+			"mixed":     mixed,
 		},
 	})
 }
