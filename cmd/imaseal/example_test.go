@@ -60,6 +60,7 @@ func TestExamples(t *testing.T) {
 		"imaseal verify":    {makeKeys, signAll},
 		"imaseal inspect":   {makeKeys, signAll},
 		"imaseal unsign":    {makeKeys, signAll},
+		"imaseal resign":    {makeKeys, signAll, "imaseal keys init --dir next --no-passphrase"},
 	}
 	// Those of commands that change a system run in a root of their own, in the test
 	// that is named.
@@ -158,6 +159,7 @@ func TestManPages(t *testing.T) {
 		"imaseal-verify.1":          "--openpgp-keyring",
 		"imaseal-inspect.1":         "--files",
 		"imaseal-unsign.1":          "--output",
+		"imaseal-resign.1":          "--from-keyid",
 		"imaseal-apply.1":           "--replace",
 		"imaseal-check.1":           "--unowned",
 		"imaseal-clear.1":           "--dry-run",
