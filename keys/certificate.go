@@ -85,10 +85,16 @@ func parseCertificate(der []byte) (*x509.Certificate, error) {
 
 // Match returns an error when pub is not the key that cert certifies.
 func Match(cert *x509.Certificate, pub crypto.PublicKey) error {
-	if own, ok := cert.PublicKey.(interface{ Equal(crypto.PublicKey) bool }); !ok || !own.Equal(pub) {
+	if !Same(cert.PublicKey, pub) {
 		return fmt.Errorf("the certificate of %q is not for this key", cert.Subject)
 	}
 	return nil
+}
+
+// Same reports whether two public keys are the same key.
+func Same(a, b crypto.PublicKey) bool {
+	key, ok := a.(interface{ Equal(crypto.PublicKey) bool })
+	return ok && key.Equal(b)
 }
 
 // CheckValidity returns an error when cert is expired or not yet valid. Kernels

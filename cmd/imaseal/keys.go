@@ -16,7 +16,7 @@ import (
 func newKeysCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "keys",
-		Short: "Make, issue and renew signing keys and certificates",
+		Short: "Make, renew, look at and install signing keys and certificates",
 		Args:  cobra.NoArgs,
 	}
 	cmd.AddCommand(
@@ -24,6 +24,7 @@ func newKeysCommand() *cobra.Command {
 		newKeysRequestCommand(),
 		newKeysIssueCommand(),
 		newKeysRenewCommand(),
+		newKeysShowCommand(),
 	)
 	return cmd
 }

@@ -111,31 +111,6 @@ func (c *Config) Value(option string) string {
 // trusted one vouches for, in place of _ima, which root makes.
 func (c *Config) Trusted() bool { return c.Has("INTEGRITY_TRUSTED_KEYRING") }
 
-// Keyring returns the name of the keyring that IMA looks into.
-func (c *Config) Keyring() string {
-	if c.Trusted() {
-		return ".ima"
-	}
-	return "_ima"
-}
-
-// Vouchers returns the keyrings whose certificates can vouch for one in .ima, nil
-// when it is _ima. The secondary keyring has links to the builtin one and, since
-// Linux 5.18, to that of machine owner keys.
-func (c *Config) Vouchers() []string {
-	if !c.Trusted() {
-		return nil
-	}
-	rings := []string{ringBuiltin}
-	if c.Has("IMA_KEYRINGS_PERMIT_SIGNED_BY_BUILTIN_OR_SECONDARY") {
-		rings = append(rings, ringSecondary)
-		if c.Has("INTEGRITY_MACHINE_KEYRING") {
-			rings = append(rings, ringMachine)
-		}
-	}
-	return rings
-}
-
 // X509Path returns the file that the kernel itself loads into .ima when it boots, ""
 // when it loads none. Where there is an initramfs the file is looked for there.
 func (c *Config) X509Path() string {

@@ -66,12 +66,16 @@ func TestReadConfig(t *testing.T) {
 	if got := c.X509Path(); got != `/etc/keys/x509_"ima".der` {
 		t.Errorf("the kernel loads %s", got)
 	}
-	if c.Keyring() != ".ima" || !slices.Equal(c.Vouchers(), []string{ringBuiltin, ringSecondary, ringMachine}) {
-		t.Errorf("%s, on the word of %q", c.Keyring(), c.Vouchers())
+	if got := TargetOf(c); got.Keyring() != ".ima" || !slices.Equal(got.Vouchers(), []string{ringBuiltin, ringSecondary, ringMachine}) {
+		t.Errorf("%s, on the word of %q", got.Keyring(), got.Vouchers())
+	}
+	builtinOnly := TargetOf(parsed(t, strings.Replace(trustedConfig, "CONFIG_IMA_KEYRINGS_PERMIT_SIGNED_BY_BUILTIN_OR_SECONDARY=y\n", "", 1)))
+	if got := builtinOnly.Vouchers(); !slices.Equal(got, []string{ringBuiltin}) {
+		t.Errorf("on the word of %q", got)
 	}
 	c = parsed(t, debian12)
-	if c.Keyring() != "_ima" || c.Vouchers() != nil || c.X509Path() != "" {
-		t.Errorf("Debian 12 has %s, %q, %q", c.Keyring(), c.Vouchers(), c.X509Path())
+	if got := TargetOf(c); got.Keyring() != "_ima" || got.Vouchers() != nil || c.X509Path() != "" {
+		t.Errorf("Debian 12 has %s, %q, %q", got.Keyring(), got.Vouchers(), c.X509Path())
 	}
 }
 
@@ -143,7 +147,7 @@ func TestFindConfigs(t *testing.T) {
 	}
 	var got []string
 	for _, c := range found {
-		got = append(got, c.Release+" "+c.Version.String()+" "+c.Keyring())
+		got = append(got, c.Release+" "+c.Version.String()+" "+TargetOf(c).Keyring())
 	}
 	// The second has no version in it, so that of its folder counts.
 	if want := []string{"6.1.0-40-amd64 6.1 _ima", "6.12.48+deb13-amd64 6.12 .ima"}; !slices.Equal(got, want) {
@@ -168,10 +172,10 @@ func FuzzReadConfig(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if c.Trusted() != (c.Keyring() == ".ima") {
+		if c.Trusted() != (TargetOf(c).Keyring() == ".ima") {
 			t.Error("the keyring does not follow the option")
 		}
 		c.X509Path()
-		c.Vouchers()
+		TargetOf(c).Vouchers()
 	})
 }

@@ -34,13 +34,46 @@ type Problem struct {
 type Target struct {
 	Version Version // not Known: the newest
 	Config  *Config // nil: everything that verifies is switched on
+	// Root says that the keyring is _ima, which root makes, where no Config tells.
+	Root bool
 }
 
 // TargetOf returns the kernel of a configuration.
 func TargetOf(c *Config) Target { return Target{Version: c.Version, Config: c} }
 
 func (t Target) before(v Version) bool { return t.Version.Known() && t.Version.Before(v) }
-func (t Target) trusted() bool         { return t.Config == nil || t.Config.Trusted() }
+
+// Trusted reports whether the kernel's keyring for file signatures takes only what a
+// trusted certificate vouches for.
+func (t Target) Trusted() bool {
+	if t.Config == nil {
+		return !t.Root
+	}
+	return t.Config.Trusted()
+}
+
+// Keyring returns the name of the keyring that IMA looks into.
+func (t Target) Keyring() string {
+	if t.Trusted() {
+		return ".ima"
+	}
+	return "_ima"
+}
+
+// Vouchers returns the keyrings whose certificates can vouch for one in .ima, nil when
+// it is _ima. The secondary keyring has links to the builtin one and, since Linux
+// 5.18, to that of machine owner keys.
+func (t Target) Vouchers() []string {
+	switch c := t.Config; {
+	case !t.Trusted():
+		return nil
+	case c != nil && !c.Has("IMA_KEYRINGS_PERMIT_SIGNED_BY_BUILTIN_OR_SECONDARY"):
+		return []string{ringBuiltin}
+	case c != nil && !c.Has("INTEGRITY_MACHINE_KEYRING"):
+		return []string{ringBuiltin, ringSecondary}
+	}
+	return []string{ringBuiltin, ringSecondary, ringMachine}
+}
 
 // Judge tells what the kernel will have against a certificate of a key that signs
 // files, apart from who issued it: that is for the caller to check, as keys.ChainsTo
@@ -51,7 +84,7 @@ func Judge(cert *x509.Certificate, t Target) []Problem {
 	judgeKey(&found, cert, t)
 	judgeSignature(&found, cert, t)
 	judgeIdentifier(&found, cert)
-	if t.trusted() {
+	if t.Trusted() {
 		judgeUsage(&found, cert, t)
 		judgeIssuer(&found, cert, t)
 	}
@@ -120,7 +153,7 @@ func judgeSignature(found *problems, cert *x509.Certificate, t Target) {
 	switch cert.SignatureAlgorithm {
 	case x509.SHA256WithRSA, x509.SHA384WithRSA, x509.SHA512WithRSA:
 	case x509.ECDSAWithSHA256, x509.ECDSAWithSHA384, x509.ECDSAWithSHA512:
-		if t.trusted() && t.Config != nil && !t.Config.Has(optionECDSA) {
+		if t.Trusted() && t.Config != nil && !t.Config.Has(optionECDSA) {
 			found.add(Refused, "signature", "this kernel has no %s, so it cannot verify the CA's signature, %s", optionECDSA, cert.SignatureAlgorithm)
 		}
 	case x509.SHA1WithRSA, x509.ECDSAWithSHA1:
@@ -209,7 +242,7 @@ func JudgeCA(cert *x509.Certificate, t Target) []Problem {
 	}
 	if t.Config != nil && !t.Config.Has("INTEGRITY_MACHINE_KEYRING") {
 		found.add(Useless, "kernel", "the kernel has no INTEGRITY_MACHINE_KEYRING: a machine owner key goes to .platform and vouches for nothing; build the CA in (SYSTEM_TRUSTED_KEYS)")
-	} else if t.Config != nil && t.Config.Trusted() && !slices.Contains(t.Config.Vouchers(), ringMachine) {
+	} else if t.Config != nil && t.Config.Trusted() && !slices.Contains(t.Vouchers(), ringMachine) {
 		found.add(Useless, "kernel", "the kernel has no IMA_KEYRINGS_PERMIT_SIGNED_BY_BUILTIN_OR_SECONDARY: for .ima only the certificates count that are built in")
 	}
 	return found
