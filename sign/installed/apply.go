@@ -32,7 +32,11 @@ type ApplyOptions struct {
 	// UnknownKeys says that packages signed by a key that is not among Keys are
 	// labelled all the same, after a comparison with the digests of the database.
 	UnknownKeys bool
-	// Replace says that a label that another key made is replaced.
+	// Replace says that a label that another key made is replaced by the package's
+	// signature, once that was verified by Keys over the present content. The value
+	// changes in one step: there is no moment without a label. Where several packages
+	// have the file, as instances for several architectures do, a label that is the
+	// signature of one of them, and verifies, stays.
 	Replace bool
 	// Conffiles is one of ConffilesExecutable, which is the default, ConffilesAll and
 	// ConffilesNone.
@@ -156,16 +160,8 @@ func (a *applying) file(w *worker, t *task) {
 		return
 	}
 	t.counted = true
-	if isSignature(label) && !a.options.Replace {
-		switch {
-		case among(label, a.owners.values(t.file.Path)):
-			t.labelled = true
-			return
-		case !sameKey(label, t.file.Value):
-			t.find(KindKept, fmt.Sprintf("it carries a signature by key %s, which --replace would replace", keyOf(label)))
-			return
-		}
-		// One by the same key is as good as the package's, or stale.
+	if isSignature(label) && a.keep(w, t, f, label) {
+		return
 	}
 	if !a.judge(w, t, f, false) {
 		return
@@ -186,6 +182,38 @@ func (a *applying) file(w *worker, t *task) {
 	default:
 		t.labelled = true
 	}
+}
+
+// keep reports whether a file keeps the signature that it carries, which is not that
+// of t.
+func (a *applying) keep(w *worker, t *task, f *xattr.File, label []byte) bool {
+	shared := among(label, a.owners.values(t.file.Path))
+	switch {
+	case shared && (!a.options.Replace || a.holds(w, f, label)):
+		t.labelled = true
+		return true
+	case sameKey(label, t.file.Value):
+		return false // it is as good as the package's, or stale
+	case !a.options.Replace:
+		t.find(KindKept, fmt.Sprintf("it carries a signature by key %s, which --replace would replace", keyOf(label)))
+		return true
+	case t.recordedOnly:
+		// The content is what the database says, but nobody knows whether the kernel
+		// would find the key.
+		t.find(KindKept, fmt.Sprintf("it carries a signature by key %s, which is replaced only by one that a certificate is for: give that of key %s (--cert)", keyOf(label), keyOf(t.file.Value)))
+		return true
+	}
+	return false
+}
+
+// holds reports whether a trusted key made label over the content of f.
+func (a *applying) holds(w *worker, f *xattr.File, label []byte) bool {
+	sig, err := sign.ParseSignature(label)
+	if err != nil || a.options.Keys == nil || !a.options.Keys.Has(sig.KeyID) {
+		return false
+	}
+	found, err := w.digest(f, sig.Hash)
+	return err == nil && a.options.Keys.VerifyDigest(sig, found[sig.Hash]) == nil
 }
 
 // takesConffile reports whether the rule wants a configuration file to be labelled.
