@@ -243,12 +243,24 @@ func readLine(r *bufio.Reader) ([]byte, error) {
 	case err == io.EOF && len(line) > 0:
 		return nil, io.ErrUnexpectedEOF
 	case err == bufio.ErrBufferFull:
-		return nil, fmt.Errorf("a line of more than %d bytes", r.Size())
+		return nil, &longLineError{r.Size()}
 	case err != nil:
 		return nil, err
 	}
 	return line[:len(line)-1], nil
 }
+
+// isEnd reports whether an error of readLine says that the other side has ended. A
+// line that is too long is no end.
+func isEnd(err error) bool {
+	var long *longLineError
+	return err != nil && !errors.As(err, &long)
+}
+
+// A longLineError says that a line is longer than its limit in bytes.
+type longLineError struct{ limit int }
+
+func (e *longLineError) Error() string { return fmt.Sprintf("a line of more than %d bytes", e.limit) }
 
 // writeLine writes v as one line.
 func writeLine(w io.Writer, v any) error {
