@@ -84,7 +84,7 @@ func (k *signer) Sign(_ io.Reader, digest []byte, opts crypto.SignerOpts) ([]byt
 		case attempt == maxAttempts:
 			return nil, fmt.Errorf("%s: %w, %d times in a row", k.token.name(), err, attempt)
 		}
-		if pause, err = k.relink(l, err, pause); err != nil {
+		if pause, err = k.relink(l, pause); err != nil {
 			return nil, err
 		}
 	}
@@ -194,10 +194,10 @@ func (k *signer) works() {
 	k.broken, k.brokenText = time.Time{}, ""
 }
 
-// relink makes a new connection in place of one that failed with cause, unless another
-// goroutine has done so. It waits for a token that is not there, as long as there is
+// relink makes a new connection in place of one that failed, unless another goroutine
+// has done so. It waits for a token that is not there, as long as there is
 // patience, and returns the pause before the next time.
-func (k *signer) relink(failed *link, cause error, pause time.Duration) (time.Duration, error) {
+func (k *signer) relink(failed *link, pause time.Duration) (time.Duration, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.link != failed {
@@ -207,10 +207,9 @@ func (k *signer) relink(failed *link, cause error, pause time.Duration) (time.Du
 		k.broken = time.Now()
 	}
 	for {
+		// Once patience has ended there is one look a signature, without a pause: a token
+		// may be back for the next package, and must not hold up each of a thousand.
 		left := time.Until(k.broken.Add(patience))
-		if left <= 0 {
-			return 0, fmt.Errorf("%s: %w; it did not answer any more for %v: the key is needed again to go on", k.token.name(), cause, patience)
-		}
 		select {
 		case <-time.After(min(pause, left)):
 		case <-k.ctx.Done():
@@ -226,7 +225,10 @@ func (k *signer) relink(failed *link, cause error, pause time.Duration) (time.Du
 		if !temporary(err) {
 			return 0, err
 		}
-		if cause = err; k.brokenText == "" {
+		if left <= 0 {
+			return 0, fmt.Errorf("%s: %w; there is no answer any more, for %v and longer: see to the token and start again, what is signed already is kept", k.token.name(), err, patience)
+		}
+		if k.brokenText == "" {
 			k.brokenText = fmt.Sprintf("%s does not answer (%v): waiting up to %v for it", k.token.name(), err, patience)
 			k.note(k.brokenText)
 		}

@@ -38,8 +38,8 @@ type library interface {
 type module struct {
 	path string
 	library
-	users int  // keys that are open
-	ours  bool // initialized by us, so that we finalize it
+	users   int  // keys that are open
+	started bool // initialized by us, so that we finalize it
 
 	login sync.Mutex         // held while logging in
 	pins  map[string]*secret // that a token has accepted, by its serial number and label
@@ -83,12 +83,12 @@ func openModule(u *URI) (*module, error) {
 		m = &module{path: path, library: lib, pins: map[string]*secret{}}
 		modules.byPath[path] = m
 	}
-	if m.users == 0 {
+	if !m.started {
 		err := m.Initialize()
 		if err != nil && !errors.Is(err, p11.Error(p11.CKR_CRYPTOKI_ALREADY_INITIALIZED)) {
 			return nil, fmt.Errorf("PKCS #11 module %s cannot be started: %w%s", path, err, moduleHint(path))
 		}
-		m.ours = err == nil
+		m.started = err == nil
 	}
 	m.users++
 	return m, nil
@@ -108,9 +108,10 @@ func (m *module) release(abandoned bool) error {
 	modules.Lock()
 	defer modules.Unlock()
 	m.users--
-	if m.users > 0 || !m.ours || abandoned {
+	if m.users > 0 || !m.started || abandoned {
 		return nil
 	}
+	m.started = false
 	if err := m.Finalize(); err != nil {
 		return fmt.Errorf("PKCS #11 module %s: %w", m.path, err)
 	}
