@@ -133,3 +133,12 @@ func holdsSecret(text string, file []byte) bool {
 	}
 	return false
 }
+
+func certificates(t testing.TB, path string) []*x509.Certificate {
+	t.Helper()
+	certs, err := LoadCertificates(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return certs
+}

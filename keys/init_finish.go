@@ -47,6 +47,9 @@ func (o *InitOptions) isAsked(ctx context.Context, r *InitResult, files *KeyFile
 		encrypted = true
 		return slices.Clone(o.Passphrase), nil
 	}})
+	if encrypted != (len(o.Passphrase) > 0) {
+		return errors.New("one has a passphrase and the other has none")
+	}
 	if err != nil {
 		return err
 	}
@@ -61,8 +64,6 @@ func (o *InitOptions) isAsked(ctx context.Context, r *InitResult, files *KeyFile
 		return err
 	}
 	switch {
-	case encrypted != (len(o.Passphrase) > 0):
-		return errors.New("one has a passphrase and the other has none")
 	case typeOf(cert.PublicKey) != o.Type:
 		return fmt.Errorf("its type is %s", typeOf(cert.PublicKey))
 	case cert.Subject.CommonName != asked.Subject.CommonName:

@@ -7,21 +7,26 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 )
 
 // How a set of files comes into a folder so that a killed process does no harm:
-// they are written and synced in a folder of their own, stagingName, of which nothing
-// counts. Its rename to pendingName makes the set complete. Then they are moved out,
-// one after another, each by a rename that replaces nothing. Whoever comes next
-// removes a staging folder, and moves out what is left in a pending one: no key is
-// ever overwritten or lost. The folder is locked meanwhile, so that nobody takes the
-// work of a running process for that of a killed one.
+// they are written and synced, with a list of them, in a folder of their own,
+// stagingName, of which nothing counts. Its rename to pendingName makes the set
+// complete. Then they are moved out, one after another, each by a rename that replaces
+// nothing. Whoever comes next removes a staging folder, and moves out what is left in
+// a pending one: no key is ever overwritten or lost. The folder is locked meanwhile, so
+// that nobody takes the work of a running process for that of a killed one.
 const (
 	stagingName = ".imaseal-keys.tmp"
 	pendingName = ".imaseal-keys"
+	// listName is the list, a name on a line.
+	listName = ".imaseal-keys.list"
+	// maxPendingNames bounds the names in it.
+	maxPendingNames = 1000
 )
 
 // A pendingFolder is a folder into which a set of files comes.
@@ -113,20 +118,31 @@ func (p *pendingFolder) stage() error {
 		return err
 	}
 	p.state = stagingName
+	var list []byte
 	for _, f := range p.files {
-		w, err := os.OpenFile(filepath.Join(p.staging(), filepath.Base(f.path)), os.O_WRONLY|os.O_CREATE|os.O_EXCL, f.mode)
-		if err != nil {
+		name := filepath.Base(f.path)
+		if err := writeNew(filepath.Join(p.staging(), name), f.mode, f.data); err != nil {
 			return err
 		}
-		_, err = w.Write(f.data)
-		if err == nil {
-			err = w.Sync()
-		}
-		if err := errors.Join(err, w.Close()); err != nil {
-			return err
-		}
+		list = append(list, name+"\n"...)
+	}
+	if err := writeNew(filepath.Join(p.staging(), listName), 0o600, list); err != nil {
+		return err
 	}
 	return syncFolder(p.staging())
+}
+
+// writeNew writes a file that is not there yet, onto the disk.
+func writeNew(path string, mode fs.FileMode, data []byte) error {
+	w, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
+	if err != nil {
+		return err
+	}
+	_, err = w.Write(data)
+	if err == nil {
+		err = w.Sync()
+	}
+	return errors.Join(err, w.Close())
 }
 
 // complete makes what was staged one that finishPending finishes.
@@ -140,14 +156,19 @@ func (p *pendingFolder) complete() error {
 
 // place moves the files out of the pending folder, and removes that.
 func (p *pendingFolder) place() error {
-	entries, err := os.ReadDir(p.pending())
+	names, err := p.list()
 	if err != nil {
 		return err
 	}
-	for _, entry := range entries {
-		path := filepath.Join(p.dir, entry.Name())
-		if err := moveNew(filepath.Join(p.pending(), entry.Name()), path); err != nil {
+	for _, name := range names {
+		from, path := filepath.Join(p.pending(), name), filepath.Join(p.dir, name)
+		// One that is there no more was moved before the process was killed.
+		if there, err := exists(from); err != nil {
 			return err
+		} else if there {
+			if err := moveNew(from, path); err != nil {
+				return err
+			}
 		}
 		p.moved = append(p.moved, path)
 	}
@@ -155,7 +176,32 @@ func (p *pendingFolder) place() error {
 		return err
 	}
 	p.state = ""
+	if err := os.Remove(filepath.Join(p.pending(), listName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
 	return os.Remove(p.pending())
+}
+
+// list returns the names of the files that are to be in place. There are none when
+// the process was killed at its last step.
+func (p *pendingFolder) list() ([]string, error) {
+	data, err := readKeyFile(filepath.Join(p.pending(), listName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	names := strings.Split(strings.TrimSuffix(string(data), "\n"), "\n")
+	if len(names) > maxPendingNames {
+		return nil, fmt.Errorf("%s names %d files, more than %d", listName, len(names), maxPendingNames)
+	}
+	for _, name := range names {
+		if name == "" || name == "." || name == ".." || strings.Contains(name, "/") {
+			return nil, fmt.Errorf("%s names a file %q", listName, name)
+		}
+	}
+	return names, nil
 }
 
 // undo removes what was made. It is for the process that made it only.
@@ -182,7 +228,7 @@ func (p *pendingFolder) finish() ([]string, error) {
 		return nil, err
 	}
 	if err := p.place(); err != nil {
-		return nil, fmt.Errorf("finishing what was interrupted (%s holds new keys): %w", p.pending(), err)
+		return nil, fmt.Errorf("finishing what was interrupted (%s holds new keys: look at it, and move or remove what is in the way): %w", p.pending(), err)
 	}
 	finished := p.moved
 	p.moved = nil // so that undo leaves them
