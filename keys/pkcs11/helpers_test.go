@@ -148,7 +148,6 @@ func readKey(t *testing.T, file string) any {
 type spy struct {
 	sync.Mutex
 	logins  int
-	begun   int                                     // signatures
 	fail    func(function string, n int) error      // n counts the calls of that function
 	answer  func(sig []byte) []byte                 // what Sign returns in the place of sig
 	info    func(slot uint, info *p11.TokenInfo)    // changes what GetTokenInfo returns
