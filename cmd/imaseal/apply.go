@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -26,8 +27,13 @@ func newApplyCommand() *cobra.Command {
 		Long: strings.TrimSpace(`
 Sets the signatures that the package manager's database holds as labels (the
 attribute security.ima) on the files of the installed PACKAGEs, of all when none is
-named: what is missing, and with --replace also what another key set. Run it again
-to go on after an interruption.
+named: what is missing. Run it again to go on after an interruption.
+
+--replace also replaces labels by another key, for rolling a system over to a new
+one: each in one step, so that no file is without a label for a moment, and only
+by a signature that verifies by a certificate over the present content. On the
+running system a label stays when the kernel's keyring lacks the new key. With
+--from the signatures in the database are replaced, too.
 
 Every file is read, one that is labelled already, too. With certificates the
 package's statement and each signature are verified; without any, the content is
@@ -49,6 +55,7 @@ package is verified and its signatures are put into the database first.`) + "\n"
 			`imaseal apply --cert keys/signing.crt`,
 			`imaseal apply --root /srv/image --cert keys/signing.crt`,
 			`imaseal apply --cert keys/signing.crt --from signed/`,
+			`imaseal apply --replace --from signed/`,
 			`imaseal apply --replace --dry-run openssh-server`),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.system.rpm.stdin = cmd.InOrStdin()
@@ -61,7 +68,7 @@ package is verified and its signatures are put into the database first.`) + "\n"
 	o.system.rpm.addKeyring(fl)
 	o.system.rpm.addFilesFrom(fl)
 	fl.StringArrayVar(&o.from, "from", nil, "take signatures from the signed packages `PKG`, files or folders; may be repeated")
-	fl.BoolVar(&o.replace, "replace", false, "replace labels that another key made")
+	fl.BoolVar(&o.replace, "replace", false, "replace labels by another key, and with --from signatures in the database")
 	fl.BoolVar(&o.dryRun, "dry-run", false, "do everything but write")
 	o.system.addOutput(cmd, &o.out)
 	return cmd
@@ -87,6 +94,9 @@ func runApply(ctx context.Context, out *output, o *applyOptions, args []string) 
 		Keys: trusted, Replace: o.replace, DryRun: o.dryRun,
 		Conffiles:   o.system.conffiles(out, s),
 		UnknownKeys: len(o.system.certs) == 0 && config.UnknownKey != "refuse",
+	}
+	if o.replace && filepath.Clean(o.system.root) == "/" {
+		options.Finds = runningKernelFinds()
 	}
 	var result *installed.Result
 	if len(o.from) > 0 {

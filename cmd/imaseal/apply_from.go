@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -26,10 +27,17 @@ type adoption struct {
 
 	mu        sync.Mutex
 	members   map[string][]dpkg.Member // to be written, by the ID of the package
+	taken     map[string]taken         // what was taken, by the same
 	names     []string                 // of the packages that are labelled afterwards
 	elsewhere int                      // packages that are not installed in this version
 	refused   []*installed.Report
 	errs      []error
+}
+
+// taken is a package whose signatures were taken.
+type taken struct {
+	path      string
+	statement []byte // that of one package can't be that of another, or by another key
 }
 
 // applyFrom is apply with signatures from packages.
@@ -38,7 +46,7 @@ func applyFrom(ctx context.Context, out *output, o *applyOptions, s *installed.S
 	if !ok {
 		return nil, errors.New("--from: rpm cannot add signatures to a package that is installed; install the signed one with rpm -U --replacepkgs")
 	}
-	a := &adoption{out: out, system: s, database: database, trusted: options.Keys, replace: o.replace, members: map[string][]dpkg.Member{}}
+	a := &adoption{out: out, system: s, database: database, trusted: options.Keys, replace: o.replace, members: map[string][]dpkg.Member{}, taken: map[string]taken{}}
 	if !o.dryRun {
 		unlock, err := database.Lock()
 		if err != nil {
@@ -149,19 +157,35 @@ func (a *adoption) adopt(ctx context.Context, t *target, jobs int, progress *pac
 		a.refuse(p, installed.KindStatement, t.path+" is not signed")
 		return
 	}
-	a.mu.Lock()
-	members, err := a.database.Adopt(m, a.replace)
-	if err == nil {
-		a.members[p.ID()] = members
-	}
-	if err == nil || errors.Is(err, dpkg.ErrAdopted) {
-		a.names = append(a.names, p.ID())
-		err = nil
-	}
-	a.mu.Unlock()
-	if err != nil {
+	if err := a.take(t.path, p.ID(), m); err != nil {
 		a.refuse(p, installed.KindMismatch, t.path+": "+err.Error())
 	}
+}
+
+// take takes the signatures of the package at path. Which of two that are signed
+// differently is meant, nobody knows: those of the old key would undo a roll-over.
+func (a *adoption) take(path, id string, m *sign.Manifest) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if m.Statement == nil {
+		return errors.New("it has no package statement")
+	}
+	if first, again := a.taken[id]; again {
+		if !bytes.Equal(first.statement, m.Statement.Signature) {
+			return fmt.Errorf("%s is the same package with other signatures: give --from only one of them", first.path)
+		}
+		return nil
+	}
+	members, err := a.database.Adopt(m, a.replace)
+	switch {
+	case err == nil:
+		a.members[id] = members
+	case !errors.Is(err, dpkg.ErrAdopted):
+		return err
+	}
+	a.taken[id] = taken{path, m.Statement.Signature}
+	a.names = append(a.names, id)
+	return nil
 }
 
 // refuse reports a package whose signatures are not taken.

@@ -38,6 +38,9 @@ type ApplyOptions struct {
 	// have the file, as instances for several architectures do, a label that is the
 	// signature of one of them, and verifies, stays.
 	Replace bool
+	// Finds, if not nil, reports whether the kernel that the system runs on finds the
+	// key of an id. A signature is not replaced by one whose key it would not find.
+	Finds func(sign.KeyID) bool
 	// Conffiles is one of ConffilesExecutable, which is the default, ConffilesAll and
 	// ConffilesNone.
 	Conffiles Conffiles
@@ -201,6 +204,10 @@ func (a *applying) keep(w *worker, t *task, f *xattr.File, label []byte) bool {
 		// The content is what the database says, but nobody knows whether the kernel
 		// would find the key.
 		t.find(KindKept, fmt.Sprintf("it carries a signature by key %s, which is replaced only by one that a certificate is for: give that of key %s (--cert)", keyOf(label), keyOf(t.file.Value)))
+		return true
+	}
+	if sig, err := sign.ParseSignature(t.file.Value); err == nil && a.options.Finds != nil && !a.options.Finds(sig.KeyID) {
+		t.find(KindKept, fmt.Sprintf("it carries a signature by key %s, and this kernel would not find key %s, by which it would be replaced: load that certificate first", keyOf(label), sig.KeyID))
 		return true
 	}
 	return false

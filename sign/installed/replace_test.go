@@ -70,6 +70,18 @@ func TestReplaceTakesOnlyWhatVerifies(t *testing.T) {
 			},
 			want: []string{"other label /usr/bin/a"},
 		},
+		"a key that the kernel does not find": {
+			options: func(s *scene) ApplyOptions {
+				return ApplyOptions{Keys: s.keys, Finds: func(id sign.KeyID) bool { return id != s.key.KeyID() }}
+			},
+			want: []string{"other label /usr/bin/a"},
+		},
+		"a key that it finds": {
+			options: func(s *scene) ApplyOptions {
+				return ApplyOptions{Keys: s.keys, Finds: func(id sign.KeyID) bool { return id == s.key.KeyID() }}
+			},
+			replaced: true,
+		},
 		"an edited conffile, signed by the machine's own key": {
 			change: func(s *scene) {
 				s.db[0].Files[0].Config = true
