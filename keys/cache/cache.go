@@ -21,10 +21,10 @@
 //
 // # Bounds
 //
-// The file never grows beyond Options.MaxBytes. Signatures are in generations, of
-// which some sixteen fill the file, and the oldest generation makes room for a new
-// one. What is used while it is in the older half moves to the newest generation:
-// so the signatures that go are those that were not used for longest, to within a
+// The file never grows beyond Options.MaxBytes. Signatures are in generations, some
+// ten of which fill the file, and the oldest makes room for a new one. Once the file
+// is half full, what is used of the older half moves to the newest generation: so
+// the signatures that go are those that were not used for longest, to within a
 // generation or so.
 package cache
 
@@ -192,7 +192,7 @@ func (c *Cache) Lookup(identity [sha256.Size]byte, h sign.Hash, digest []byte) [
 	for s != nil {
 		value, age, err := s.find(key)
 		if value != nil {
-			if total := len(s.generations); total >= generationShare/2 && age >= total/2 {
+			if filling := int64(s.high)*pageSize > c.o.MaxBytes/2; filling && age > 0 && age >= len(s.generations)/2 {
 				c.keep(key, newValue(c.o.now(), value[timeSize:]))
 			}
 			return value[timeSize:]
