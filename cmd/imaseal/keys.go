@@ -25,6 +25,7 @@ func newKeysCommand() *cobra.Command {
 		newKeysIssueCommand(),
 		newKeysRenewCommand(),
 		newKeysShowCommand(),
+		newKeysCheckCommand(),
 	)
 	return cmd
 }

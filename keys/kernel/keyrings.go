@@ -16,13 +16,14 @@ const (
 	ringBuiltin      = ".builtin_trusted_keys"
 	ringSecondary    = ".secondary_trusted_keys"
 	ringMachine      = ".machine"
+	ringPlatform     = ".platform"
 	ringBlacklist    = ".blacklist"
 	ringIMABlacklist = ".ima_blacklist"
 )
 
 // keyringNames are those that are looked for, in the order in which they are told.
 var keyringNames = []string{
-	".ima", "_ima", ".evm", "_evm", ringBuiltin, ringSecondary, ringMachine, ".platform", ringBlacklist, ringIMABlacklist,
+	".ima", "_ima", ".evm", "_evm", ringBuiltin, ringSecondary, ringMachine, ringPlatform, ringBlacklist, ringIMABlacklist,
 }
 
 const (
