@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"strconv"
 	"strings"
@@ -12,7 +11,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/imaseal/imaseal/deb"
 	"github.com/imaseal/imaseal/sign"
 )
 
@@ -20,9 +18,7 @@ type signOptions struct {
 	targets  targetFlags
 	out      outputFlags
 	key      signingKeyFlags
-	selects  []string
-	excludes []string
-	hash     string
+	selected selectionFlags
 	sigv     int
 	rewrite  rewriteFlags
 }
@@ -55,13 +51,9 @@ A package that this key has signed already, with this selection, is left as it i
 	}
 	fl := cmd.Flags()
 	o.key.add(cmd)
-	fl.StringArrayVar(&o.selects, "select", nil, "sign files that match `RULE`: all, exec or a GLOB; may be repeated (default all)")
-	fl.StringArrayVar(&o.excludes, "exclude", nil, "do not sign files that match `GLOB`; may be repeated")
-	fl.StringVar(&o.hash, "hash", "", "digest `ALGORITHM`: sha256, sha384 or sha512 (default sha256; an RPM's is that of its header)")
+	o.selected.add(cmd)
 	fl.IntVar(&o.sigv, "sigv", 2, "`version` of the file signatures")
 	o.rewrite.add(cmd, "replace file signatures that are there, and in an RPM an OpenPGP signature")
-	completeWith(cmd, "select", sign.SelectAll, sign.SelectExec)
-	completeWith(cmd, "hash", "sha256", "sha384", "sha512")
 	o.targets.addOutput(cmd)
 	o.targets.addJobs(cmd)
 	o.out.add(cmd)
@@ -70,12 +62,8 @@ A package that this key has signed already, with this selection, is left as it i
 
 // A signing is what runSign has worked out of the flags.
 type signing struct {
-	rewriting
-	targets   *targetFlags
-	signer    *signingKey
-	trusted   *sign.TrustedKeys // the signer's own key
-	selection sign.Selection
-	hash      sign.Hash
+	sealing
+	signer *signingKey
 }
 
 func runSign(ctx context.Context, out *output, o *signOptions, args []string) error {
@@ -99,15 +87,10 @@ func (o *signOptions) prepare(ctx context.Context, out *output) (*signing, error
 	default:
 		return nil, fmt.Errorf("--sigv %d: there are versions 2 and 3", o.sigv)
 	}
-	s := &signing{targets: &o.targets, trusted: new(sign.TrustedKeys)}
+	s := new(signing)
 	var err error
-	if s.selection, err = sign.NewSelection(o.selects, o.excludes); err != nil {
+	if s.sealing, err = o.selected.open(&o.targets); err != nil {
 		return nil, err
-	}
-	if o.hash != "" {
-		if s.hash, err = sign.ParseHash(o.hash); err != nil {
-			return nil, err
-		}
 	}
 	passphrase := o.key.passphrase.source()
 	if s.signer, err = o.key.open(ctx, out, passphrase); err != nil {
@@ -176,66 +159,6 @@ func (s *signing) sign(ctx context.Context, pkg sign.Package, jobs int, p *packa
 		return nil, err
 	}
 	return sign.Sign(ctx, pkg, s.signer.Signer, sign.Options{Selection: s.selection, Hash: s.hash, Jobs: jobs, Progress: p.add})
-}
-
-// signedFrom reports whether pkg is signed by this key and was made from the file want.
-func (s *signing) signedFrom(ctx context.Context, pkg sign.Package, want deb.ChangesFile) bool {
-	if done, err := s.alreadySigned(ctx, pkg, s.targets.jobs, nil); err != nil || !done {
-		return false
-	}
-	original, err := sum(want.Name, func(w io.Writer) error { return pkg.Write(ctx, w, nil, sign.WriteOptions{}) })
-	return err == nil && original == want
-}
-
-// alreadySigned reports whether pkg carries just what signing it would give it.
-// It is an error when it carries other file signatures and --force is not given.
-func (s *signing) alreadySigned(ctx context.Context, pkg sign.Package, jobs int, progress func(files int, bytes int64)) (bool, error) {
-	m, malformed := pkg.Manifest()
-	if m == nil && malformed == nil {
-		return false, nil
-	}
-	differs := ""
-	if malformed == nil {
-		var err error
-		if differs, err = s.difference(ctx, pkg, m, jobs, progress); err != nil {
-			return false, err
-		}
-		if differs == "" {
-			return s.openPGP == nil || s.openPGP.Signed(pkg.OpenPGP()), nil
-		}
-	}
-	if s.force {
-		return false, nil
-	}
-	if malformed != nil {
-		return false, fmt.Errorf("it carries malformed file signatures (%w): use --force to replace them", malformed)
-	}
-	return false, fmt.Errorf("it carries other file signatures (%s), by another key or of another selection: use --force to replace them", differs)
-}
-
-// difference returns the first thing in which the file signatures that pkg carries
-// are not just what signing would make; nothing where they are.
-func (s *signing) difference(ctx context.Context, pkg sign.Package, m *sign.Manifest, jobs int, progress func(int, int64)) (string, error) {
-	want, err := sign.Options{Hash: s.hash}.HashFor(pkg.Info())
-	if err != nil {
-		return "", err
-	}
-	if m.Statement != nil && (m.Statement.Hash != want || !m.Statement.Selection.Equal(s.selection)) {
-		return "package statement: another hash or selection", nil
-	}
-	report, err := sign.Verify(ctx, pkg, s.trusted, sign.Options{Selection: s.selection, Jobs: jobs, Progress: progress})
-	if err != nil {
-		return "", err
-	}
-	for _, f := range report.Findings {
-		if f.Bad() {
-			return fmt.Sprintf("%s: %s%s", f.Path, f.Reason, prefixed(": ", f.Detail)), nil
-		}
-	}
-	if report.Extra > 0 {
-		return fmt.Sprintf("of files that are not selected: %d", report.Extra), nil
-	}
-	return "", nil
 }
 
 // signatureTime is the time that OpenPGP signatures state: SOURCE_DATE_EPOCH where

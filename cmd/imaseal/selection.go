@@ -1,0 +1,109 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"github.com/imaseal/imaseal/deb"
+	"github.com/imaseal/imaseal/sign"
+)
+
+// selectionFlags say which files of packages are signed, and by which digests.
+type selectionFlags struct {
+	selects, excludes []string
+	hash              string
+}
+
+func (f *selectionFlags) add(cmd *cobra.Command) {
+	fl := cmd.Flags()
+	fl.StringArrayVar(&f.selects, "select", nil, "sign files that match `RULE`: all, exec or a GLOB; may be repeated (default all)")
+	fl.StringArrayVar(&f.excludes, "exclude", nil, "do not sign files that match `GLOB`; may be repeated")
+	fl.StringVar(&f.hash, "hash", "", "digest `ALGORITHM`: sha256, sha384 or sha512 (default sha256; an RPM's is that of its header)")
+	completeWith(cmd, "select", sign.SelectAll, sign.SelectExec)
+	completeWith(cmd, "hash", "sha256", "sha384", "sha512")
+}
+
+// open checks the flags.
+func (f *selectionFlags) open(targets *targetFlags) (sealing, error) {
+	s := sealing{targets: targets, trusted: new(sign.TrustedKeys)}
+	var err error
+	if s.selection, err = sign.NewSelection(f.selects, f.excludes); err != nil {
+		return s, err
+	}
+	if f.hash != "" {
+		s.hash, err = sign.ParseHash(f.hash)
+	}
+	return s, err
+}
+
+// A sealing is how packages are to be signed, whoever holds the key.
+type sealing struct {
+	rewriting
+	targets   *targetFlags
+	trusted   *sign.TrustedKeys // the key that signs, where it is known
+	selection sign.Selection
+	hash      sign.Hash
+}
+
+// signedFrom reports whether pkg is signed by the key and was made from the file want.
+func (s *sealing) signedFrom(ctx context.Context, pkg sign.Package, want deb.ChangesFile) bool {
+	if done, err := s.alreadySigned(ctx, pkg, s.targets.jobs, nil); err != nil || !done {
+		return false
+	}
+	original, err := sum(want.Name, func(w io.Writer) error { return pkg.Write(ctx, w, nil, sign.WriteOptions{}) })
+	return err == nil && original == want
+}
+
+// alreadySigned reports whether pkg carries just what signing it would give it.
+// It is an error when it carries other file signatures and --force is not given.
+func (s *sealing) alreadySigned(ctx context.Context, pkg sign.Package, jobs int, progress func(files int, bytes int64)) (bool, error) {
+	m, malformed := pkg.Manifest()
+	if m == nil && malformed == nil {
+		return false, nil
+	}
+	differs := ""
+	if malformed == nil {
+		var err error
+		if differs, err = s.difference(ctx, pkg, m, jobs, progress); err != nil {
+			return false, err
+		}
+		if differs == "" {
+			return s.openPGP == nil || s.openPGP.Signed(pkg.OpenPGP()), nil
+		}
+	}
+	if s.force {
+		return false, nil
+	}
+	if malformed != nil {
+		return false, fmt.Errorf("it carries malformed file signatures (%w): use --force to replace them", malformed)
+	}
+	return false, fmt.Errorf("it carries other file signatures (%s), by another key or of another selection: use --force to replace them", differs)
+}
+
+// difference returns the first thing in which the file signatures that pkg carries
+// are not just what signing would make; nothing where they are.
+func (s *sealing) difference(ctx context.Context, pkg sign.Package, m *sign.Manifest, jobs int, progress func(int, int64)) (string, error) {
+	want, err := sign.Options{Hash: s.hash}.HashFor(pkg.Info())
+	if err != nil {
+		return "", err
+	}
+	if m.Statement != nil && (m.Statement.Hash != want || !m.Statement.Selection.Equal(s.selection)) {
+		return "package statement: another hash or selection", nil
+	}
+	report, err := sign.Verify(ctx, pkg, s.trusted, sign.Options{Selection: s.selection, Jobs: jobs, Progress: progress})
+	if err != nil {
+		return "", err
+	}
+	for _, f := range report.Findings {
+		if f.Bad() {
+			return fmt.Sprintf("%s: %s%s", f.Path, f.Reason, prefixed(": ", f.Detail)), nil
+		}
+	}
+	if report.Extra > 0 {
+		return fmt.Sprintf("of files that are not selected: %d", report.Extra), nil
+	}
+	return "", nil
+}
