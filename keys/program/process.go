@@ -124,7 +124,7 @@ func (p *process) greet(ctx context.Context, lines *bufio.Reader, key string) (w
 	}
 	w, public, declined, err := parseWelcome(line)
 	if err != nil {
-		err = fmt.Errorf("its first line is not that of a signing program (%w): %s", err, printable(string(line), 200))
+		err = fmt.Errorf("its first line is not that of a signing program (%w): %s", err, remote.Printable(string(line), 200))
 		p.kill()
 	}
 	if err = errors.Join(err, declined); err != nil {
@@ -184,7 +184,7 @@ func (p *process) listen(lines *bufio.Reader) {
 			if err = p.answered(line); err == nil {
 				continue
 			}
-			err = fmt.Errorf("it does not keep to the protocol (%w): %s", err, printable(string(line), 200))
+			err = fmt.Errorf("it does not keep to the protocol (%w): %s", err, remote.Printable(string(line), 200))
 			p.kill()
 			p.wait()
 			p.fail(err)

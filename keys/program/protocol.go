@@ -15,8 +15,6 @@ import (
 	"io"
 	"strings"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
 	"github.com/imaseal/imaseal/keys/remote"
 )
@@ -91,7 +89,7 @@ type failure struct {
 }
 
 func newFailure(err error) failure {
-	f := failure{Error: printable(err.Error(), maxErrorText)}
+	f := failure{Error: remote.Printable(err.Error(), maxErrorText)}
 	if f.Error == "" {
 		f.Error = "no reason given"
 	}
@@ -102,7 +100,7 @@ func newFailure(err error) failure {
 }
 
 func (f failure) err() error {
-	err := errors.New(printable(f.Error, maxErrorText))
+	err := errors.New(remote.Printable(f.Error, maxErrorText))
 	if !f.Temporary {
 		return err
 	}
@@ -141,7 +139,7 @@ func parseHello(line []byte) (hello, error) {
 		return hello{}, err
 	}
 	if h.Version != Version {
-		return hello{}, fmt.Errorf("this program speaks version %s of imaseal's protocol, not %s", Version, printable(h.Version, 40))
+		return hello{}, fmt.Errorf("this program speaks version %s of imaseal's protocol, not %s", Version, remote.Printable(h.Version, 40))
 	}
 	h = hello{}
 	return h, parseLine(line, &h)
@@ -154,7 +152,7 @@ func parseWelcome(line []byte) (w welcome, public crypto.PublicKey, declined, er
 		return w, nil, nil, err
 	}
 	if w.Version != Version {
-		return w, nil, nil, fmt.Errorf("it speaks %q, this imaseal %q", printable(w.Version, 40), Version)
+		return w, nil, nil, fmt.Errorf("it speaks %q, this imaseal %q", remote.Printable(w.Version, 40), Version)
 	}
 	w = welcome{}
 	if err := parseLine(line, &w); err != nil {
@@ -209,7 +207,7 @@ func parseRequest(line []byte, last int64) ([]item, error) {
 func (i item) digest() (remote.Digest, error) {
 	h, ok := hashes[i.Hash]
 	if !ok {
-		return remote.Digest{}, fmt.Errorf("unknown hash %s: there are sha256, sha384 and sha512", printable(i.Hash, 40))
+		return remote.Digest{}, fmt.Errorf("unknown hash %s: there are sha256, sha384 and sha512", remote.Printable(i.Hash, 40))
 	}
 	if len(i.Digest) != h.Size() {
 		return remote.Digest{}, fmt.Errorf("a digest of %d bytes is not one of %s", len(i.Digest), i.Hash)
@@ -270,27 +268,4 @@ func writeLine(w io.Writer, v any) error {
 	}
 	_, err = w.Write(append(line, '\n'))
 	return err
-}
-
-// printable returns text as one line that a terminal shows as it is, cut off after
-// limit bytes.
-func printable(text string, limit int) string {
-	var b strings.Builder
-	for i, r := range text {
-		if b.Len() >= limit {
-			b.WriteString("…")
-			break
-		}
-		switch {
-		case r == utf8.RuneError && !strings.HasPrefix(text[i:], "\uFFFD"):
-			fmt.Fprintf(&b, `\x%02x`, text[i])
-		case r == '\t':
-			b.WriteByte(' ')
-		case !unicode.IsPrint(r):
-			fmt.Fprintf(&b, `\u%04x`, r)
-		default:
-			b.WriteRune(r)
-		}
-	}
-	return b.String()
 }

@@ -6,6 +6,8 @@ import (
 	"bytes"
 	"fmt"
 	"sync"
+
+	"github.com/imaseal/imaseal/keys/remote"
 )
 
 const (
@@ -44,7 +46,7 @@ func (s *stderrLines) Write(b []byte) (int, error) {
 
 // pass passes a line on. The caller holds mu.
 func (s *stderrLines) pass() {
-	text := printable(string(bytes.TrimRight(s.line, "\r \t")), maxStderrLine)
+	text := remote.Printable(string(bytes.TrimRight(s.line, "\r \t")), maxStderrLine)
 	s.line = s.line[:0]
 	if text == "" {
 		return
