@@ -34,12 +34,16 @@ type Options struct {
 	Like *os.File
 	// NoReplace makes it an error that the file is there already.
 	NoReplace bool
+	// NoFollow replaces a symbolic link at the path by the file, in place of what it
+	// leads to: for a folder in which somebody else may make links.
+	NoFollow bool
 	// Mode, if not 0, holds the permission bits where Like is nil.
 	Mode fs.FileMode
 }
 
 // Write replaces the file at path by what fill writes. A path that is a symbolic
-// link stays one: what it points to is replaced. Only a regular file is replaced.
+// link stays one: what it points to is replaced, unless the options say otherwise. Only
+// a regular file is replaced, or the link itself.
 //
 // The new content goes to a temporary file in the same folder, which is synced and
 // renamed. It is removed on every error and when ctx is cancelled before the
@@ -49,7 +53,7 @@ func Write(ctx context.Context, path string, fill func(f *os.File) error, o Opti
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	target, err := resolve(path)
+	target, err := resolve(path, o.NoFollow)
 	if err != nil {
 		return err
 	}
@@ -93,8 +97,9 @@ func Write(ctx context.Context, path string, fill func(f *os.File) error, o Opti
 // maxLinks is how many symbolic links Linux follows for a name.
 const maxLinks = 40
 
-// resolve follows symbolic links, also to a file that is not there yet.
-func resolve(path string) (string, error) {
+// resolve follows symbolic links, also to a file that is not there yet, unless a link
+// itself is to be replaced.
+func resolve(path string, noFollow bool) (string, error) {
 	for range maxLinks + 1 {
 		info, err := os.Lstat(path)
 		switch {
@@ -102,7 +107,7 @@ func resolve(path string) (string, error) {
 			return path, nil
 		case err != nil:
 			return "", err
-		case info.Mode().IsRegular():
+		case info.Mode().IsRegular(), noFollow && info.Mode()&fs.ModeSymlink != 0:
 			return path, nil
 		case info.Mode()&fs.ModeSymlink == 0:
 			return "", &fs.PathError{Op: "replace", Path: path, Err: errors.New("not a regular file")}

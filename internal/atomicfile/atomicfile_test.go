@@ -144,6 +144,26 @@ func TestWriteFollowsPaths(t *testing.T) {
 	}
 }
 
+func TestWriteReplacesALink(t *testing.T) {
+	t.Chdir(t.TempDir())
+	for link, target := range map[string]string{"l": "f", "dangling": "away", "loop": "loop", "folder": "."} {
+		if err := errors.Join(os.WriteFile("f", []byte("old"), 0o644), os.Symlink(target, link)); err != nil {
+			t.Fatal(err)
+		}
+		if err := Write(t.Context(), link, content("new"), Options{NoFollow: true}); err != nil {
+			t.Fatal(err)
+		}
+		mustHave(t, link, "new")
+		mustHave(t, "f", "old")
+		if info, err := os.Lstat(link); err != nil || !info.Mode().IsRegular() {
+			t.Errorf("%s is still a link", link)
+		}
+		if _, err := os.Lstat("away"); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("the link was followed: %v", err)
+		}
+	}
+}
+
 // longChain is as many links as Linux follows.
 func longChain(n int) (links [][2]string) {
 	links = append(links, [2]string{"l1", "f"})
@@ -173,6 +193,7 @@ func TestWriteRefuses(t *testing.T) {
 			return errors.Join(syscall.Mknod("null", syscall.S_IFCHR|0o666, 1<<8|3), os.Symlink("null", "l"))
 		}, "l", Options{}, nil, "null: not a regular file"},
 		{"a fifo", func() error { return syscall.Mkfifo("p", 0o644) }, "p", Options{}, nil, "not a regular file"},
+		{"a fifo where no link is followed", func() error { return syscall.Mkfifo("p", 0o644) }, "p", Options{NoFollow: true}, nil, "not a regular file"},
 		{"a folder that is not there", func() error { return nil }, "d/f", Options{}, fs.ErrNotExist, ""},
 		{"a missing name with a slash", func() error { return mkdir("d") }, "d/f/", Options{}, fs.ErrNotExist, ""},
 		{"no name", func() error { return nil }, "", Options{}, fs.ErrNotExist, ""},
