@@ -60,7 +60,11 @@ func openPending(dir string) (p *pendingFolder, finished []string, err error) {
 	return p, finished, nil
 }
 
-func (p *pendingFolder) close() { p.lock.Close() }
+func (p *pendingFolder) close() {
+	// A child that is just being started has a copy of the descriptor for a moment.
+	unix.Flock(int(p.lock.Fd()), unix.LOCK_UN)
+	p.lock.Close()
+}
 
 // finishPending completes the set of files that a killed process left in dir, if
 // any, and returns the paths of those that it put in place. A folder that is not
