@@ -12,6 +12,9 @@
 //	file:odd:name.key       a file, whatever its name is
 //	./odd:name.key          the same: a slash before the colon ends the doubt
 //	pkcs11:token=A;object=B a key on a token, RFC 7512; a certificate too
+//	hashivault://NAME       a key of Vault's or OpenBao's transit engine
+//	awskms:///KEY           a key in a cloud: awskms, gcpkms and azurekms, as kmsref has it
+//	exec:PROGRAM?KEY        a key in another program, by the protocol of package program
 //	gpg:0123…CDEF           an OpenPGP key in GnuPG's keyring, agent or card
 //
 // The last names an OpenPGP key only, files either kind, the others keys that sign

@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 )
 
 // A Key is a signing key that was opened.
@@ -42,6 +43,9 @@ type OpenOptions struct {
 	// Jobs is how many signatures a token or a service is asked for at once; 0
 	// leaves that to the kind of key.
 	Jobs int
+	// Patience is how long a service may fail, without a signature between, before it
+	// is given up; 0 leaves that to the kind of key.
+	Patience time.Duration
 	// Note, if not nil, is told what a user should know while the key is in use,
 	// such as that a service is asked again. It may be called concurrently.
 	Note func(string)
@@ -54,8 +58,13 @@ type opener func(ctx context.Context, rest string, o OpenOptions) (*Key, error)
 // schemes are the key references besides paths. A path never has a scheme: the
 // reference decides, not what the disk happens to hold.
 var schemes = map[string]opener{
-	"file":   openFile,
-	"pkcs11": openPKCS11,
+	"file":       openFile,
+	"pkcs11":     openPKCS11,
+	"hashivault": openHashivault,
+	"exec":       openExec,
+	"awskms":     openCloud("awskms", "aws"),
+	"gcpkms":     openCloud("gcpkms", "gcp"),
+	"azurekms":   openCloud("azurekms", "azure"),
 }
 
 // scheme matches the beginning of a reference that is not a path.

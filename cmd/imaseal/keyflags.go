@@ -48,6 +48,7 @@ type signingKeyFlags struct {
 	key, cert, keyID string
 	allowExpired     bool
 	jobs             int
+	patience         time.Duration
 	passphrase       passphraseFlags
 	cache            cacheFlags
 }
@@ -69,11 +70,12 @@ func (k *signingKey) close() error {
 }
 
 func (f *signingKeyFlags) add(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&f.key, "key", "", "private `KEY` that signs the files: a PEM or DER file, or a pkcs11: URI (required)")
+	cmd.Flags().StringVar(&f.key, "key", "", "private `KEY` that signs the files: a PEM or DER file, a pkcs11: URI, hashivault://NAME, awskms://, gcpkms://, azurekms:// or exec:PROGRAM (required)")
 	cmd.Flags().StringVar(&f.cert, "cert", "", "certificate of the key, a `FILE` in PEM or DER, or a pkcs11: URI; gives the key id (default the one beside the key)")
 	cmd.Flags().StringVar(&f.keyID, "keyid", "", "key id in `HEX`, where it is not the certificate's")
 	cmd.Flags().BoolVar(&f.allowExpired, "allow-expired", false, "sign though the certificate is expired or not yet valid")
 	cmd.Flags().IntVar(&f.jobs, "sign-jobs", 0, "ask a token or a service for `N` signatures at once (default what fits it)")
+	cmd.Flags().DurationVar(&f.patience, "sign-patience", 0, "give a service up that fails for `TIME` on end, such as 10m (default 2m)")
 	f.passphrase.add(cmd)
 	f.cache.add(cmd)
 	if err := cmd.MarkFlagRequired("key"); err != nil {
@@ -86,7 +88,10 @@ func (f *signingKeyFlags) open(ctx context.Context, out *output, p keys.Passphra
 	if f.jobs < 0 {
 		return nil, fmt.Errorf("--sign-jobs %d: at least 1 is needed", f.jobs)
 	}
-	open := keys.OpenOptions{Passphrase: p, Jobs: f.jobs, Note: func(text string) { out.note("%s", text) }}
+	if f.patience < 0 {
+		return nil, fmt.Errorf("--sign-patience %s: it must be above 0", f.patience)
+	}
+	open := keys.OpenOptions{Passphrase: p, Jobs: f.jobs, Patience: f.patience, Note: func(text string) { out.note("%s", text) }}
 	kept, err := f.cache.open(out) // before a PIN is asked for
 	if err != nil {
 		return nil, err
