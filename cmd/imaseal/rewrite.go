@@ -34,9 +34,13 @@ func (f *rewriteFlags) add(cmd *cobra.Command, force string) {
 	fl.BoolVar(&f.dropOpenPGP, "drop-openpgp-signature", false, "let signatures of a whole .deb go, which no longer hold")
 	fl.BoolVar(&f.force, "force", false, force)
 	fl.BoolVar(&f.dryRun, "dry-run", false, "do everything but write")
-	fl.BoolVar(&f.trustHeader, "trust-header-digests", false, "sign the digests in an RPM's header without reading its payload")
 	fl.StringVar(&f.targetRPM, "target-rpm", "", "refuse an RPM whose signatures rpm `VERSION` could not read")
 	fl.BoolVar(&f.updateBuildinfo, "update-buildinfo", false, "rewrite the checksums in the .buildinfo too")
+}
+
+// addTrustHeader adds the flag of verbs that compute digests.
+func (f *rewriteFlags) addTrustHeader(cmd *cobra.Command) {
+	cmd.Flags().BoolVar(&f.trustHeader, "trust-header-digests", false, "sign the digests in an RPM's header without reading its payload")
 }
 
 // A rewriting is what a verb that signs packages has worked out of the flags.

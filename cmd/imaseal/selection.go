@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"crypto"
 	"fmt"
 	"io"
+	"os"
 
 	"github.com/spf13/cobra"
 
@@ -46,6 +48,63 @@ type sealing struct {
 	trusted   *sign.TrustedKeys // the key that signs, where it is known
 	selection sign.Selection
 	hash      sign.Hash
+	keyID     sign.KeyID // of the key in trusted
+	// manifest makes the manifest of a package, and returns the package that it is to be
+	// written with.
+	manifest func(ctx context.Context, f *os.File, pkg sign.Package, jobs int, p *packageProgress) (sign.Package, *sign.Manifest, error)
+}
+
+// trust says which key signs.
+func (s *sealing) trust(id sign.KeyID, pub crypto.PublicKey) error {
+	s.keyID = id
+	return s.trusted.Add(id, pub)
+}
+
+// options say how a package is read.
+func (s *sealing) options(jobs int, p *packageProgress) sign.Options {
+	return sign.Options{Selection: s.selection, Hash: s.hash, Jobs: jobs, Progress: p.add}
+}
+
+// one makes one package a signed one.
+func (s *sealing) one(ctx context.Context, t *target, jobs int, p *packageProgress) *result {
+	f, pkg, r := s.openTarget(t, jobs)
+	if pkg == nil {
+		return r
+	}
+	defer f.Close()
+	p.expect(pkg.Info().InstalledSize)
+	done, err := s.alreadySigned(ctx, pkg, jobs, p.add)
+	if err != nil {
+		return r.fail(err)
+	}
+	var m *sign.Manifest
+	if done {
+		r.Action = "already signed"
+		m, err = pkg.Manifest()
+	} else {
+		r.Action = "signed"
+		p.again()
+		if err = pkg.CanWrite(new(sign.Manifest), s.writeOptions(t)); err == nil {
+			pkg, m, err = s.manifest(ctx, f, pkg, jobs, p)
+		}
+	}
+	if err != nil {
+		return r.fail(err)
+	}
+	r.Files = int(p.files.Load())
+	if done {
+		err = s.leave(ctx, t, f)
+	} else {
+		if s.dryRun {
+			r.Action = "would sign"
+		}
+		err = s.write(ctx, t, f, pkg, m, s.writeOptions(t))
+	}
+	if err != nil {
+		return r.fail(err)
+	}
+	r.finished(t, m, s.keyID)
+	return r
 }
 
 // signedFrom reports whether pkg is signed by the key and was made from the file want.

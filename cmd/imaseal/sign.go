@@ -53,6 +53,7 @@ A package that this key has signed already, with this selection, is left as it i
 	o.key.add(cmd)
 	o.selected.add(cmd)
 	fl.IntVar(&o.sigv, "sigv", 2, "`version` of the file signatures")
+	o.rewrite.addTrustHeader(cmd)
 	o.rewrite.add(cmd, "replace file signatures that are there, and in an RPM an OpenPGP signature")
 	o.targets.addOutput(cmd)
 	o.targets.addJobs(cmd)
@@ -96,53 +97,14 @@ func (o *signOptions) prepare(ctx context.Context, out *output) (*signing, error
 	if s.signer, err = o.key.open(ctx, out, passphrase); err != nil {
 		return nil, err
 	}
-	if err = s.trusted.Add(s.signer.KeyID(), s.signer.Public()); err == nil {
+	s.manifest = s.sign
+	if err = s.trust(s.signer.KeyID(), s.signer.Public()); err == nil {
 		s.rewriting, err = o.rewrite.open(ctx, out, passphrase)
 	}
 	if err != nil {
 		return nil, errors.Join(err, s.signer.close())
 	}
 	return s, nil
-}
-
-// one signs one package.
-func (s *signing) one(ctx context.Context, t *target, jobs int, p *packageProgress) *result {
-	f, pkg, r := s.openTarget(t, jobs)
-	if pkg == nil {
-		return r
-	}
-	defer f.Close()
-	p.expect(pkg.Info().InstalledSize)
-	done, err := s.alreadySigned(ctx, pkg, jobs, p.add)
-	if err != nil {
-		return r.fail(err)
-	}
-	var m *sign.Manifest
-	if done {
-		r.Action = "already signed"
-		m, err = pkg.Manifest()
-	} else {
-		r.Action = "signed"
-		p.again()
-		m, err = s.sign(ctx, pkg, jobs, p, t)
-	}
-	if err != nil {
-		return r.fail(err)
-	}
-	r.Files = int(p.files.Load())
-	if done {
-		err = s.leave(ctx, t, f)
-	} else {
-		if s.dryRun {
-			r.Action = "would sign"
-		}
-		err = s.write(ctx, t, f, pkg, m, s.writeOptions(t))
-	}
-	if err != nil {
-		return r.fail(err)
-	}
-	r.finished(t, m, s.signer.KeyID())
-	return r
 }
 
 // finished tells of a package that carries m now, all by one key.
@@ -154,11 +116,10 @@ func (r *result) finished(t *target, m *sign.Manifest, by sign.KeyID) {
 	}
 }
 
-func (s *signing) sign(ctx context.Context, pkg sign.Package, jobs int, p *packageProgress, t *target) (*sign.Manifest, error) {
-	if err := pkg.CanWrite(new(sign.Manifest), s.writeOptions(t)); err != nil {
-		return nil, err
-	}
-	return sign.Sign(ctx, pkg, s.signer.Signer, sign.Options{Selection: s.selection, Hash: s.hash, Jobs: jobs, Progress: p.add})
+// sign signs one package.
+func (s *signing) sign(ctx context.Context, _ *os.File, pkg sign.Package, jobs int, p *packageProgress) (sign.Package, *sign.Manifest, error) {
+	m, err := sign.Sign(ctx, pkg, s.signer.Signer, s.options(jobs, p))
+	return pkg, m, err
 }
 
 // signatureTime is the time that OpenPGP signatures state: SOURCE_DATE_EPOCH where
