@@ -129,7 +129,7 @@ func (r *result) find(f sign.Finding) {
 
 // outcome is the word for what came of the package.
 func (r *result) outcome() string {
-	if r.Verdict != verdictOK || r.Action == actionVerified {
+	if r.Verdict != verdictOK || r.Action == actionVerified || r.Action == actionChecked {
 		return r.Verdict
 	}
 	return r.Action

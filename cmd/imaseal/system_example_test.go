@@ -23,6 +23,7 @@ for name in hello openssh-server; do
 	dpkg-deb --root-owner-group -b work/$name work/debs/$name.deb > /dev/null
 done
 imaseal keys init --dir root/keys --no-passphrase > /dev/null
+imaseal keys init --dir root/old --no-passphrase > /dev/null
 cp root/keys/signing.key root/local.key
 cp root/keys/signing.crt root/local.crt
 imaseal sign --quiet --key root/keys/signing.key --cert root/keys/signing.crt --output root/signed work/debs > /dev/null

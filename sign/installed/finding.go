@@ -33,6 +33,7 @@ const (
 	KindStale        Kind = "conffile locked"    // edited, and its label no longer holds
 	KindTaken        Kind = "taken over"         // signed by one package, now another's that does not
 	KindUnowned      Kind = "unowned"            // an executable file of no package, without a signature
+	KindRevoked      Kind = "revoked key"        // signed by a key that is, or is going to be, revoked
 	KindChanging     Kind = "changed meanwhile"  // written while it was looked at
 	KindError        Kind = "error"              // something could not be done
 	KindEdited       Kind = "conffile edited"    // as an administrator may
