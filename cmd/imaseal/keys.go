@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"io"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -26,6 +25,8 @@ func newKeysCommand() *cobra.Command {
 		newKeysRenewCommand(),
 		newKeysShowCommand(),
 		newKeysCheckCommand(),
+		newKeysExportCommand(),
+		newKeysInstallCommand(),
 	)
 	return cmd
 }
@@ -173,7 +174,7 @@ func printNext(w io.Writer, made *keys.InitResult, keyType string) error {
 	}
 	first := made.Signing[0]
 	say("\nNext:")
-	if !made.CAFound || filepath.Base(made.CAKey) == "ca.key" {
+	if _, ok := keys.FileOf(made.CAKey); ok {
 		say("- Move %s offline, to a place that is not connected to anything. It is", made.CAKey)
 		say("  needed only to issue another signing certificate.")
 	}
