@@ -39,7 +39,8 @@ blacklisted? It says what to do next, and changes nothing.
 The configuration of the running kernel is looked for in /proc/config.gz, /boot and
 /usr/lib/modules. The kernel's keyrings can be seen by root on the host only. With
 --config or --proc-keys just what is given is looked at; a copy of /proc/keys tells
-which keys there are, but not which keyring holds them.`) + "\n" + `
+which keys there are, but not which keyring holds them. --proc-keys /proc/keys stands for
+the running kernel itself.`) + "\n" + `
 Exit status:
   0    the kernel verifies by the keys, or will, as far as can be told from here
   1    it does not: a certificate is not loaded, refused, blacklisted or of no use
@@ -150,7 +151,7 @@ func (o *keysCheckOptions) machine(out *output) (*machineSeen, error) {
 		}
 		var problem error
 		if m.Target.Config, problem = kernel.RunningConfig(); problem != nil {
-			out.warn("%v with --config", problem)
+			out.warn("%v with --config, and --proc-keys /proc/keys", problem)
 			m.Version, _ = kernel.ParseVersion(m.Release) // not known where it is none
 		}
 	}
@@ -177,7 +178,7 @@ func (o *keysCheckOptions) machine(out *output) (*machineSeen, error) {
 
 func (o *keysCheckOptions) readKeyrings(m *machineSeen, running bool) error {
 	switch {
-	case o.procKeys != "":
+	case o.procKeys != "" && o.procKeys != "/proc/keys":
 		f, err := os.Open(o.procKeys)
 		if err != nil {
 			return err
@@ -187,7 +188,7 @@ func (o *keysCheckOptions) readKeyrings(m *machineSeen, running bool) error {
 			return fmt.Errorf("%s: %w", o.procKeys, err)
 		}
 		m.Keyrings = keyringsListed
-	case running:
+	case running, o.procKeys != "":
 		var err error
 		m.Machine.Keyrings, err = kernel.ReadKeyrings()
 		if err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, os.ErrPermission) {
@@ -242,6 +243,8 @@ func (m *machineSeen) next(path string, cert *x509.Certificate, c kernel.Check) 
 	switch {
 	case has("blacklisted"):
 		say("make a new key (imaseal keys renew --new-key) and sign with it: what is blacklisted cannot be taken back")
+	case isCA(cert) && c.Verdict == kernel.Not:
+		say("check the certificates of signing keys: this one is for vouching for them")
 	case has("kernel"):
 		say("use a kernel with IMA-appraisal and asymmetric keys")
 	case has("key type"):
