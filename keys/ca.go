@@ -38,15 +38,15 @@ type CA struct {
 }
 
 // OpenCA opens the CA whose private key ref names, as [Open] does. Its certificate
-// is the one for that key in the file cert; if cert is empty, the one that was found
-// beside the key. A certificate that kernels would not take for that of a CA, or that
+// is the one for that key in what cert names, as [OpenCertificates] takes it; if cert
+// is empty, the one that came with the key. A certificate that kernels would not take for that of a CA, or that
 // is not valid now, is an error.
 func OpenCA(ctx context.Context, ref, cert string, o OpenOptions, now time.Time) (*CA, error) {
 	key, err := openCAKey(ctx, ref, o)
 	if err != nil {
 		return nil, err
 	}
-	ca, err := key.asCA(ref, cert, now)
+	ca, err := key.asCA(ctx, ref, cert, o, now)
 	if err != nil {
 		return nil, errors.Join(err, key.Close())
 	}
@@ -71,12 +71,12 @@ func openCAKey(ctx context.Context, ref string, o OpenOptions) (*Key, error) {
 	return key, nil
 }
 
-// asCA makes a CA of its key, with the certificate in the file cert.
-func (k *Key) asCA(ref, cert string, now time.Time) (*CA, error) {
+// asCA makes a CA of its key, with the certificate that cert names.
+func (k *Key) asCA(ctx context.Context, ref, cert string, o OpenOptions, now time.Time) (*CA, error) {
 	where, certs := ref, []*x509.Certificate{k.Certificate}
 	if cert != "" {
 		var err error
-		if certs, err = LoadCertificates(cert); err != nil {
+		if certs, err = OpenCertificates(ctx, cert, o); err != nil {
 			return nil, fmt.Errorf("the CA's certificate: %w", err)
 		}
 		where = cert

@@ -26,25 +26,18 @@ func keyIDCollisions(cert *x509.Certificate, own string, others []string) ([]str
 	}
 	var warnings []string
 	for _, dir := range append([]string{own}, others...) {
-		names, err := certificateFiles(dir)
+		certs, err := CertificatesIn(dir)
 		if err != nil && !(dir == own && errors.Is(err, fs.ErrNotExist)) {
 			return nil, err
 		}
-		for _, name := range names {
-			path := filepath.Join(dir, name)
-			certs, err := LoadCertificates(path)
-			if err != nil {
-				continue // a key or a text, which is none of our business
+		for _, other := range certs {
+			otherID, err := sign.KeyIDFromCertificate(other.Certificate)
+			if err != nil || otherID != id || Match(other.Certificate, cert.PublicKey) == nil {
+				continue
 			}
-			for _, other := range certs {
-				otherID, err := sign.KeyIDFromCertificate(other)
-				if err != nil || otherID != id || Match(other, cert.PublicKey) == nil {
-					continue
-				}
-				warning := fmt.Sprintf("%s: another key has the same key id %s: a keyring with both finds only one of them; make a new key", path, id)
-				if !slices.Contains(warnings, warning) {
-					warnings = append(warnings, warning)
-				}
+			warning := fmt.Sprintf("%s: another key has the same key id %s: a keyring with both finds only one of them; make a new key", other.Where, id)
+			if !slices.Contains(warnings, warning) {
+				warnings = append(warnings, warning)
 			}
 		}
 	}

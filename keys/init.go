@@ -23,9 +23,9 @@ type InitOptions struct {
 	// ca.key and ca.crt, is used.
 	CADir string
 	// CAKey, if not empty, is the reference of a key that is there already and is that
-	// of the CA: a file elsewhere, a token, a service. CACert is the file of its
-	// certificate, ca.crt in CADir if empty; one that is not there is made, unless the
-	// key came with one.
+	// of the CA: a file elsewhere, a token, a service. CACert names its certificate,
+	// ca.crt in CADir if empty; a file that is not there is made, unless the key came
+	// with a certificate.
 	CAKey, CACert string
 	// SigningKeys are the names of the signing keys' files; one called "signing" if
 	// empty.
@@ -95,11 +95,15 @@ func Init(ctx context.Context, o InitOptions) (*InitResult, error) {
 	if err := o.complete(); err != nil {
 		return nil, err
 	}
-	r := &InitResult{CAKey: filepath.Join(o.CADir, "ca.key"), CACert: o.CACert}
+	r := &InitResult{CAKey: pathRef(filepath.Join(o.CADir, "ca.key")), CACert: o.CACert}
 	if o.CAKey != "" {
 		r.CAKey = o.CAKey
 	}
-	for _, dir := range []string{o.Dir, o.CADir, filepath.Dir(o.CACert)} {
+	folders := []string{o.Dir, o.CADir}
+	if path, ok := FileOf(o.CACert); ok {
+		folders = append(folders, filepath.Dir(path))
+	}
+	for _, dir := range folders {
 		finished, err := finishPending(dir)
 		if err != nil {
 			return nil, err
@@ -140,7 +144,7 @@ func (o *InitOptions) complete() error {
 		return errors.New("--ca-cert is for a CA whose key --ca-key names")
 	}
 	if o.CACert == "" {
-		o.CACert = filepath.Join(o.CADir, "ca.crt")
+		o.CACert = pathRef(filepath.Join(o.CADir, "ca.crt"))
 	}
 	if o.Type == "" {
 		o.Type = defaultType
@@ -206,6 +210,14 @@ func (o *InitOptions) subject(name string) string {
 	return o.Name + " " + name
 }
 
+// pathRef returns a path as a reference to it, whatever the folder is called.
+func pathRef(path string) string {
+	if _, ok := FileOf(path); !ok {
+		return "./" + path
+	}
+	return path
+}
+
 func exists(path string) (bool, error) {
 	_, err := os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -223,13 +235,15 @@ func (o *InitOptions) ca(ctx context.Context, r *InitResult, files *newFiles) (*
 			return nil, err
 		}
 	}
-	if cert, err = exists(r.CACert); err != nil {
+	path, isFile := FileOf(r.CACert)
+	if cert, err = exists(path); err != nil {
 		return nil, err
 	}
+	cert = cert || !isFile // one on a token is not made here
 	switch {
 	case key && cert:
 		r.CAFound = true
-		ca, err := OpenCA(ctx, r.caRef(o), r.CACert, OpenOptions{Passphrase: o.oldCAPassphrase()}, o.Now)
+		ca, err := OpenCA(ctx, r.CAKey, r.CACert, OpenOptions{Passphrase: o.oldCAPassphrase()}, o.Now)
 		if err != nil {
 			return nil, fmt.Errorf("using the CA that is there: %w", err)
 		}
@@ -244,15 +258,6 @@ func (o *InitOptions) ca(ctx context.Context, r *InitResult, files *newFiles) (*
 		return nil, fmt.Errorf("%s is there but %s is not: a CA that is to be used needs both; for a new CA choose another folder, for a key elsewhere use --ca-key", there, missing)
 	}
 	return o.newCA(r, files)
-}
-
-// caRef is the reference of the CA's key. That of a file that was not named as one
-// is no scheme, whatever the folder is called.
-func (r *InitResult) caRef(o *InitOptions) string {
-	if o.CAKey != "" {
-		return o.CAKey
-	}
-	return "file:" + r.CAKey
 }
 
 // oldCAPassphrase is what is asked for the passphrase of a CA that is there.
@@ -272,7 +277,7 @@ func (o *InitOptions) certifyCA(ctx context.Context, r *InitResult, files *newFi
 	}
 	r.CAFound = true
 	if key.Certificate != nil {
-		ca, err := key.asCA(o.CAKey, "", o.Now)
+		ca, err := key.asCA(ctx, o.CAKey, "", OpenOptions{}, o.Now)
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("the certificate that came with the CA's key: %w; name another one by --ca-cert", err), key.Close())
 		}

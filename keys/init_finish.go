@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"path/filepath"
 	"slices"
 
@@ -56,11 +57,12 @@ func (o *InitOptions) isAsked(ctx context.Context, r *InitResult, files *KeyFile
 	if err := Match(cert, key.Public()); err != nil {
 		return err
 	}
+	// Of a CA elsewhere the certificate may have come with its key.
 	cas, err := LoadCertificates(r.CACert)
-	if err != nil {
-		return err
+	if err == nil {
+		err = ChainsTo(cert, cas)
 	}
-	if err := ChainsTo(cert, cas); err != nil {
+	if err != nil && (o.CAKey == "" || !errors.Is(err, fs.ErrNotExist)) {
 		return err
 	}
 	switch {

@@ -74,7 +74,7 @@ func parseRequest(data []byte) (*Request, error) {
 		if r, err := parseRequestDER(data); r != nil || err != nil {
 			return r, err
 		}
-		pub, err := x509.ParsePKIXPublicKey(data)
+		pub, err := parsePublicKey(data)
 		if err != nil {
 			return nil, nil
 		}
@@ -94,13 +94,9 @@ func parseRequest(data []byte) (*Request, error) {
 			}
 			return r, err
 		case "PUBLIC KEY", "RSA PUBLIC KEY":
-			parse := x509.ParsePKIXPublicKey
-			if block.Type != "PUBLIC KEY" {
-				parse = func(der []byte) (any, error) { return x509.ParsePKCS1PublicKey(der) }
-			}
-			pub, err := parse(block.Bytes)
+			pub, err := parsePublicKey(block.Bytes)
 			if err != nil {
-				return nil, fmt.Errorf("parsing the public key: %w", err)
+				return nil, err
 			}
 			return requestFor(pub)
 		case "CERTIFICATE", "X509 CERTIFICATE":
