@@ -29,12 +29,8 @@ func (l *worklist) finishChanges(ctx context.Context, out *output, results []*re
 		byPath[r.Path] = r
 	}
 	for _, t := range l.changes {
-		r := t.result()
+		r := t.misfit(t.result())
 		results = append(results, r)
-		if len(t.problems) > 0 {
-			first := t.problems[0]
-			r.fail(fmt.Errorf("the files are not those that it lists, so nothing was done (%s: %s): build again, or name the packages themselves", first.Path, first.Detail))
-		}
 		complete, changed := ctx.Err() == nil, false
 		for name, p := range t.packages {
 			done := byPath[p.path]
@@ -67,6 +63,15 @@ func (t *changesTarget) result() *result {
 	}
 	for _, p := range t.problems {
 		r.find(p)
+	}
+	return r
+}
+
+// misfit makes r an error where the files that are there are not those that are listed.
+func (t *changesTarget) misfit(r *result) *result {
+	if len(t.problems) > 0 {
+		first := t.problems[0]
+		r.fail(fmt.Errorf("the files are not those that it lists, so nothing was done (%s: %s): build again, or name the packages themselves", first.Path, first.Detail))
 	}
 	return r
 }

@@ -43,6 +43,7 @@ echo text > tree/usr/share/doc/hello/README
 dpkg-deb --root-owner-group -b tree hello_2.10-3_amd64.deb >/dev/null
 cp hello_2.10-3_amd64.deb build/
 echo secret > passphrase
+echo 'packages = hello' > rules
 `
 
 // TestExamples runs every example of every command's help, as it is printed there.
@@ -51,16 +52,22 @@ func TestExamples(t *testing.T) {
 	const (
 		makeKeys = "imaseal keys init --dir keys --no-passphrase"
 		signAll  = "imaseal sign --key keys/signing.key --cert keys/signing.crt hello_2.10-3_amd64.deb build"
+		request  = "imaseal digests build > request"
+		respond  = "imaseal sign-digests --key keys/signing.key --cert keys/signing.crt --log audit.log request > response"
 	)
 	// What has to be there before the examples of a command make sense.
 	before := map[string][]string{
-		"imaseal":           nil,
-		"imaseal keys init": nil,
-		"imaseal sign":      {makeKeys},
-		"imaseal verify":    {makeKeys, signAll},
-		"imaseal inspect":   {makeKeys, signAll},
-		"imaseal unsign":    {makeKeys, signAll},
-		"imaseal resign":    {makeKeys, signAll, "imaseal keys init --dir next --no-passphrase"},
+		"imaseal":              nil,
+		"imaseal keys init":    nil,
+		"imaseal sign":         {makeKeys},
+		"imaseal verify":       {makeKeys, signAll},
+		"imaseal inspect":      {makeKeys, signAll},
+		"imaseal unsign":       {makeKeys, signAll},
+		"imaseal resign":       {makeKeys, signAll, "imaseal keys init --dir next --no-passphrase"},
+		"imaseal digests":      {makeKeys},
+		"imaseal sign-digests": {makeKeys, request},
+		"imaseal embed":        {makeKeys, request, respond},
+		"imaseal log verify":   {makeKeys, request, respond},
 	}
 	// Those of commands that change a system run in a root of their own, in the test
 	// that is named.
@@ -160,6 +167,10 @@ func TestManPages(t *testing.T) {
 		"imaseal-inspect.1":         "--files",
 		"imaseal-unsign.1":          "--output",
 		"imaseal-resign.1":          "--from-keyid",
+		"imaseal-digests.1":         "--trust-header-digests",
+		"imaseal-sign-digests.1":    "--requester",
+		"imaseal-embed.1":           "RESPONSE",
+		"imaseal-log-verify.1":      "--head",
 		"imaseal-apply.1":           "--replace",
 		"imaseal-check.1":           "--unowned",
 		"imaseal-clear.1":           "--dry-run",

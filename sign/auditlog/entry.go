@@ -31,7 +31,7 @@ const (
 )
 
 // An Entry is what the log says of one request. Sequence, Time and Previous are set
-// by [Log.Append].
+// by [Log.Append], who calls by [Entry.SetCaller].
 type Entry struct {
 	// Sequence counts the lines from 1.
 	Sequence int64 `json:"seq"`
@@ -52,9 +52,10 @@ type Entry struct {
 	SudoUser  string `json:"sudo_user,omitempty"`
 	Requester string `json:"requester,omitempty"`
 	// KeyID is that of the signatures, KeySHA256 the SHA-256 of the public key's
-	// SubjectPublicKeyInfo. Both in lower-case hexadecimal digits.
-	KeyID     string `json:"key_id"`
-	KeySHA256 string `json:"key_sha256"`
+	// SubjectPublicKeyInfo. Both in lower-case hexadecimal digits, and empty where the
+	// request was refused before the key was opened.
+	KeyID     string `json:"key_id,omitempty"`
+	KeySHA256 string `json:"key_sha256,omitempty"`
 	// RequestSHA256 is that of the request; empty where it was not read to its end.
 	RequestSHA256 string `json:"request_sha256,omitempty"`
 	// Packages and Digests are how many the request has, or had up to where it was
@@ -120,7 +121,7 @@ func (e *Entry) check() error {
 	if t, err := time.Parse(time.RFC3339, e.Time); err != nil || t.UTC().Format(time.RFC3339) != e.Time {
 		return fmt.Errorf("time %.40q is not one in UTC", e.Time)
 	}
-	if !isSHA256(e.Previous) {
+	if !IsHead(e.Previous) {
 		return fmt.Errorf("the hash of the line before is %.80q", e.Previous)
 	}
 	switch e.Outcome {
@@ -131,7 +132,8 @@ func (e *Entry) check() error {
 	return nil
 }
 
-func isSHA256(s string) bool {
+// IsHead reports whether s is written as the hash of a line.
+func IsHead(s string) bool {
 	b, err := hex.DecodeString(s)
 	return err == nil && len(b) == sha256.Size && hex.EncodeToString(b) == s
 }
