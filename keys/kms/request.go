@@ -1,16 +1,11 @@
 package kms
 
-// This file holds how the services are reached, and which failures are worth another
-// try.
+// This file holds how the services are reached, and what their failures mean.
 
 import (
-	"context"
 	"crypto"
-	"crypto/tls"
-	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"strings"
 	"time"
@@ -22,11 +17,11 @@ import (
 // each that is more than their quotas allow in a second.
 const InFlight = 32
 
-// maxResponse bounds an answer in bytes; the longest that is used has a few thousand.
-const maxResponse = 1 << 20
+// maxAnswer bounds an answer in bytes; the longest that is used has a few thousand.
+const maxAnswer = 1 << 20
 
 // timeout is how long a request may take, its answer included.
-var timeout = time.Minute
+var timeout = 30 * time.Second
 
 // Client returns the client for all requests to a service: through the proxy that the
 // environment names, with a connection for each request in flight, bounded in time and
@@ -42,53 +37,43 @@ func Client() *http.Client {
 	}
 }
 
-// bounded cuts long answers off with an error.
+// bounded reads no answer beyond maxAnswer.
 type bounded struct{ next http.RoundTripper }
 
 func (b bounded) RoundTrip(r *http.Request) (*http.Response, error) {
 	res, err := b.next.RoundTrip(r)
 	if err == nil {
-		res.Body = http.MaxBytesReader(nil, res.Body, maxResponse)
+		res.Body = &boundedBody{res.Body, maxAnswer}
 	}
 	return res, err
 }
 
-// Failure returns err, marked by [remote.Temporary] when another try may succeed: the
-// service was not reached, was busy, or broke. status and header are those of its
-// answer, 0 and nil where there was none.
-func Failure(err error, status int, header http.Header) error {
-	temporary := status == http.StatusRequestTimeout || status == http.StatusTooManyRequests || status >= 500
-	if temporary || passing(err) {
-		return remote.Temporary(err, retryAfter(header, time.Now()))
+type boundedBody struct {
+	io.ReadCloser
+	left int
+}
+
+func (b *boundedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p[:min(len(p), b.left+1)])
+	if b.left -= n; b.left < 0 {
+		return 0, fmt.Errorf("an answer of more than %d bytes", maxAnswer)
+	}
+	return n, err
+}
+
+// Failure returns err, with the name of the service in front, and marked by
+// [remote.Temporary] when another try may succeed: the service was not reached, was
+// busy, or broke. status and header are those of its answer, 0 and nil where there was
+// none.
+func Failure(service string, err error, status int, header http.Header) error {
+	if status < 300 { // none, or one whose body did not arrive
+		return fmt.Errorf("%s: %w", service, remote.TransportError(err))
+	}
+	err = fmt.Errorf("%s: %w", service, err)
+	if after, ok := remote.StatusTemporary(status, header); ok {
+		return remote.Temporary(err, after)
 	}
 	return err
-}
-
-// passing reports whether err is that of a connection which may hold next time.
-func passing(err error) bool {
-	var wrongCertificate *tls.CertificateVerificationError
-	var noTLS tls.RecordHeaderError
-	var noHost *net.DNSError
-	switch {
-	case errors.Is(err, context.Canceled), errors.As(err, &wrongCertificate), errors.As(err, &noTLS):
-		return false
-	case errors.As(err, &noHost) && noHost.IsNotFound:
-		return false
-	}
-	var network net.Error
-	return errors.As(err, &network) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
-}
-
-// retryAfter reads the header of that name: seconds, or a date (RFC 9110 10.2.3).
-func retryAfter(header http.Header, now time.Time) time.Duration {
-	value := header.Get("Retry-After")
-	if d, err := time.ParseDuration(value + "s"); err == nil {
-		return max(d, 0)
-	}
-	if at, err := http.ParseTime(value); err == nil {
-		return max(at.Sub(now), 0)
-	}
-	return 0
 }
 
 // WrongHash is the error for a digest by got where key signs those by want only.

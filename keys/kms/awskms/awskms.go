@@ -16,6 +16,7 @@ import (
 	awskms "github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 	"github.com/aws/smithy-go"
+	"github.com/aws/smithy-go/logging"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 
 	"github.com/imaseal/imaseal/keys/kms"
@@ -23,6 +24,8 @@ import (
 	"github.com/imaseal/imaseal/keys/program"
 	"github.com/imaseal/imaseal/keys/remote"
 )
+
+const service = "AWS KMS"
 
 // An algorithms table holds what KMS calls a signature of a kind of key, by the hash.
 type algorithms map[crypto.Hash]types.SigningAlgorithmSpec
@@ -101,6 +104,7 @@ func newClient(ctx context.Context, k kmsref.AWSKey) (*awskms.Client, error) {
 	}
 	return awskms.NewFromConfig(settings, func(o *awskms.Options) {
 		o.HTTPClient = kms.Client()
+		o.Logger = logging.Nop{}
 		o.Retryer = aws.NopRetryer{} // imaseal tries again
 		if k.Endpoint != "" {
 			o.BaseEndpoint = aws.String("https://" + k.Endpoint)
@@ -150,14 +154,14 @@ func failure(err error) error {
 	}
 	var api smithy.APIError
 	if !errors.As(err, &api) {
-		return kms.Failure(err, status, header)
+		return kms.Failure(service, err, status, header)
 	}
-	text := fmt.Errorf("AWS KMS: %s: %s", api.ErrorCode(), api.ErrorMessage())
+	text := fmt.Errorf("%s: %s", api.ErrorCode(), api.ErrorMessage())
 	if _, throttled := retry.DefaultThrottleErrorCodes[api.ErrorCode()]; throttled {
 		status = http.StatusTooManyRequests // KMS says 400
 	}
 	if hint := hints[api.ErrorCode()]; hint != "" {
 		text = fmt.Errorf("%w (%s)", text, hint)
 	}
-	return kms.Failure(text, status, header)
+	return kms.Failure(service, text, status, header)
 }

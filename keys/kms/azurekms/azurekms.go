@@ -26,6 +26,8 @@ import (
 	"github.com/imaseal/imaseal/keys/remote"
 )
 
+const service = "Azure Key Vault"
+
 // rsaAlgorithms and ecAlgorithms are what RFC 7518 calls the signatures that kernels
 // verify. A curve has but one.
 var (
@@ -45,6 +47,7 @@ var (
 type key struct {
 	client        *azkeys.Client
 	name, version string
+	id            string // both, with the vault
 	public        crypto.PublicKey
 }
 
@@ -84,35 +87,18 @@ func (k *key) fetch(ctx context.Context) (err error) {
 	if out.Key == nil || out.Key.KID == nil {
 		return errors.New("Azure Key Vault did not say which key it is")
 	}
+	k.id = string(*out.Key.KID)
 	if k.version == "" {
 		k.version = out.Key.KID.Version()
 	}
-	if k.version == "" {
-		return fmt.Errorf("Azure Key Vault did not say which version of the key %q is", *out.Key.KID)
-	}
-	if err := k.checkID(out.Key.KID); err != nil {
-		return err
+	if k.version == "" || !strings.HasSuffix(strings.ToLower(k.id), strings.ToLower("/keys/"+k.name+"/"+k.version)) {
+		return fmt.Errorf("Azure Key Vault answered for key %q, not for version %s of %s", k.id, k.version, k.name)
 	}
 	if out.Attributes != nil && out.Attributes.Enabled != nil && !*out.Attributes.Enabled {
 		return fmt.Errorf("version %s of the key is disabled: enable it, or name another", k.version)
 	}
 	k.public, err = publicKey(out.Key)
 	return err
-}
-
-// checkID checks that an answer is of this version of the key.
-func (k *key) checkID(id *azkeys.ID) error {
-	if id == nil || !strings.HasSuffix(strings.ToLower(string(*id)), strings.ToLower("/keys/"+k.name+"/"+k.version)) {
-		return fmt.Errorf("Azure Key Vault answered for key %q, not for version %s of %s", deref(id), k.version, k.name)
-	}
-	return nil
-}
-
-func deref(id *azkeys.ID) azkeys.ID {
-	if id == nil {
-		return ""
-	}
-	return *id
 }
 
 // sign signs one digest.
@@ -130,8 +116,8 @@ func (k *key) sign(ctx context.Context, d remote.Digest) (signature []byte, err 
 	if err != nil {
 		return nil, failure(err)
 	}
-	if err := k.checkID(out.KID); err != nil {
-		return nil, err
+	if out.KID == nil || !strings.EqualFold(string(*out.KID), k.id) {
+		return nil, fmt.Errorf("Azure Key Vault signed with another key, not with %s", k.id)
 	}
 	if isEC {
 		return remote.DERFromRaw(ec, out.Result)
@@ -163,13 +149,12 @@ func failure(err error) error {
 	var noToken *azidentity.AuthenticationFailedError
 	switch {
 	case errors.As(err, &noToken):
-		text := fmt.Errorf("Azure credentials: %w", err)
 		if noToken.RawResponse == nil {
-			return kms.Failure(text, 0, nil)
+			return kms.Failure("Azure credentials", err, 0, nil)
 		}
-		return kms.Failure(text, noToken.RawResponse.StatusCode, noToken.RawResponse.Header)
+		return kms.Failure("Azure credentials", err, noToken.RawResponse.StatusCode, noToken.RawResponse.Header)
 	case errors.As(err, &answered):
-		text := fmt.Errorf("Azure Key Vault: HTTP status %d: %s", answered.StatusCode, message(answered))
+		text := fmt.Errorf("HTTP status %d: %s", answered.StatusCode, message(answered))
 		if hint := hints[answered.StatusCode]; hint != "" {
 			text = fmt.Errorf("%w (%s)", text, hint)
 		}
@@ -177,9 +162,9 @@ func failure(err error) error {
 		if answered.RawResponse != nil {
 			header = answered.RawResponse.Header
 		}
-		return kms.Failure(text, answered.StatusCode, header)
+		return kms.Failure(service, text, answered.StatusCode, header)
 	}
-	return kms.Failure(err, 0, nil)
+	return kms.Failure(service, err, 0, nil)
 }
 
 // message returns what the service said; the library's own text is a page long.

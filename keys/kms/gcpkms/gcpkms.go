@@ -27,6 +27,8 @@ import (
 	"github.com/imaseal/imaseal/keys/remote"
 )
 
+const service = "Google Cloud KMS"
+
 // algorithms are those whose signatures kernels verify. A version of a key has one,
 // which says the hash too.
 var algorithms = map[string]crypto.Hash{
@@ -163,11 +165,11 @@ func (k *key) sign(ctx context.Context, d remote.Digest) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("Google Cloud KMS gave a signature that is no base64: %w", err)
 	}
-	if !out.VerifiedDigestCrc32c {
-		return nil, remote.Temporary(errors.New("Google Cloud KMS did not check that the digest arrived whole"), 0)
-	}
 	if err := k.checkAnswer(out.Name, signature, out.SignatureCrc32c); err != nil {
 		return nil, err
+	}
+	if !out.VerifiedDigestCrc32c {
+		return nil, remote.Temporary(errors.New("Google Cloud KMS did not check that the digest arrived whole"), 0)
 	}
 	return signature, nil
 }
@@ -197,16 +199,16 @@ func failure(err error, needs string) error {
 	var noToken *oauth2.RetrieveError
 	switch {
 	case errors.As(err, &answered):
-		text := fmt.Errorf("Google Cloud KMS: HTTP status %d: %s", answered.Code, answered.Message)
+		text := fmt.Errorf("HTTP status %d: %s", answered.Code, answered.Message)
 		switch answered.Code {
 		case http.StatusForbidden:
 			text = fmt.Errorf("%w (%s)", text, needs)
 		case http.StatusNotFound:
 			text = fmt.Errorf("%w (look at project, location, ring, key and version)", text)
 		}
-		return kms.Failure(text, answered.Code, answered.Header)
+		return kms.Failure(service, text, answered.Code, answered.Header)
 	case errors.As(err, &noToken) && noToken.Response != nil:
-		return kms.Failure(fmt.Errorf("Google credentials: %w", err), noToken.Response.StatusCode, noToken.Response.Header)
+		return kms.Failure("Google credentials", err, noToken.Response.StatusCode, noToken.Response.Header)
 	}
-	return kms.Failure(err, 0, nil)
+	return kms.Failure(service, err, 0, nil)
 }

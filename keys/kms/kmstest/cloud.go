@@ -119,12 +119,12 @@ func tunnel(cloud string) http.Handler {
 			http.Error(w, err.Error(), http.StatusBadGateway)
 			return
 		}
-		w.WriteHeader(http.StatusOK)
 		near, _, err := w.(http.Hijacker).Hijack()
 		if err != nil {
 			far.Close()
 			return
 		}
+		io.WriteString(near, "HTTP/1.1 200 OK\r\n\r\n")
 		go func() { io.Copy(far, near); far.Close() }()
 		go func() { io.Copy(near, far); near.Close() }()
 	})
