@@ -71,6 +71,7 @@ of installed systems with these signatures, and tells what was changed there.`) 
 		newClearCommand(),
 		newSignFileCommand(),
 		newHookCommand(),
+		newCacheCommand(),
 	)
 	root.AddCommand(extraCommands...)
 	root.SetHelpCommand(newHelpCommand())
