@@ -45,7 +45,11 @@ func openCloud(scheme, name string) opener {
 		if err != nil {
 			return nil, fmt.Errorf("key %s: %w", ref, err)
 		}
-		return openProgram(ctx, path, ref, o)
+		k, err := openProgram(ctx, path, ref, o)
+		if err != nil {
+			return nil, fmt.Errorf("key %s: %w", ref, err)
+		}
+		return k, nil
 	}
 }
 
