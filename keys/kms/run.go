@@ -17,9 +17,17 @@ func Run(name string, args []string, in io.Reader, out, errs io.Writer, open fun
 		fmt.Fprintf(errs, "%s is started by imaseal and takes no arguments: give imaseal a --key that it serves\n", name)
 		return 2
 	}
-	if err := program.Serve(context.Background(), in, out, open); err != nil {
-		fmt.Fprintf(errs, "%s: %v\n", name, err)
-		return 1
+	var declined error // imaseal has it as the answer
+	err := program.Serve(context.Background(), in, out, func(ctx context.Context, ref string) (*program.Provider, error) {
+		var p *program.Provider
+		p, declined = open(ctx, ref)
+		return p, declined
+	})
+	if err == nil {
+		return 0
 	}
-	return 0
+	if declined == nil {
+		fmt.Fprintf(errs, "%s: %v\n", name, err)
+	}
+	return 1
 }
