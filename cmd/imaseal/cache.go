@@ -98,7 +98,7 @@ Prints for each key and hash how many signatures FILE has, how many bytes they t
 and when the first and the last of them were written, or moved up because they were
 used when the file was more than half full. What has moved up counts twice until the
 older copy goes.`),
-		Example: examples(`imaseal cache stats ~/.cache/imaseal.db`, `imaseal cache stats --cert keys/signing.crt --json ~/.cache/imaseal.db`),
+		Example: examples(`imaseal cache stats signatures.db`, `imaseal cache stats --cert keys/signing.crt --json signatures.db`),
 		Args:    oneCache,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			out := (&outputFlags{json: o.json}).open(cmd)
@@ -192,9 +192,9 @@ Writes FILE anew without what the flags say, and without room that is free. With
 --size the newest signatures stay that fit. A damaged file keeps what can be read of
 it.`),
 		Example: examples(
-			`imaseal cache trim --size 100M ~/.cache/imaseal.db`,
-			`imaseal cache trim --older-than 180 ~/.cache/imaseal.db`,
-			`imaseal cache trim --cert retired.crt ~/.cache/imaseal.db`),
+			`imaseal cache trim --size 100M signatures.db`,
+			`imaseal cache trim --older-than 180 signatures.db`,
+			`imaseal cache trim --cert keys/signing.crt signatures.db`),
 		Args: oneCache,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			out := (&outputFlags{json: o.json}).open(cmd)
@@ -269,7 +269,7 @@ func newCacheVerifyCommand() *cobra.Command {
 Verifies every signature in FILE that is by the key of a CERT. sign does so with each
 that it uses, so a bad one is a curiosity and no danger: somebody wrote to the file
 who was not to.`) + "\n" + exitStatusHelp,
-		Example: examples(`imaseal cache verify --cert keys/signing.crt --remove ~/.cache/imaseal.db`),
+		Example: examples(`imaseal cache verify --cert keys/signing.crt --remove signatures.db`),
 		Args:    oneCache,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			out := (&outputFlags{json: o.json}).open(cmd)
