@@ -61,14 +61,14 @@ func Open(ctx context.Context, ref string) (*program.Provider, error) {
 	}
 	credential, err := azidentity.NewDefaultAzureCredential(nil)
 	if err != nil {
-		return nil, fmt.Errorf("Azure credentials: %w", err)
+		return nil, fmt.Errorf("credentials of Azure: %w", err)
 	}
 	client, err := azkeys.NewClient(parsed.URL(), credential, &azkeys.ClientOptions{ClientOptions: azcore.ClientOptions{
 		Transport: kms.Client(),
 		Retry:     policy.RetryOptions{MaxRetries: -1}, // none: imaseal tries again
 	}})
 	if err != nil {
-		return nil, fmt.Errorf("Azure Key Vault: %w", err)
+		return nil, fmt.Errorf("vault %s: %w", parsed.Host, err)
 	}
 	k := &key{client: client, name: parsed.Name, version: parsed.Version}
 	if err := k.fetch(ctx); err != nil {
@@ -85,14 +85,14 @@ func (k *key) fetch(ctx context.Context) (err error) {
 		return failure(err)
 	}
 	if out.Key == nil || out.Key.KID == nil {
-		return errors.New("Azure Key Vault did not say which key it is")
+		return errors.New("the vault did not say which key it is")
 	}
 	k.id = string(*out.Key.KID)
 	if k.version == "" {
 		k.version = out.Key.KID.Version()
 	}
 	if k.version == "" || !strings.HasSuffix(strings.ToLower(k.id), strings.ToLower("/keys/"+k.name+"/"+k.version)) {
-		return fmt.Errorf("Azure Key Vault answered for key %q, not for version %s of %s", k.id, k.version, k.name)
+		return fmt.Errorf("the vault answered for key %q, not for version %s of %s", k.id, k.version, k.name)
 	}
 	if out.Attributes != nil && out.Attributes.Enabled != nil && !*out.Attributes.Enabled {
 		return fmt.Errorf("version %s of the key is disabled: enable it, or name another", k.version)
@@ -117,13 +117,13 @@ func (k *key) sign(ctx context.Context, d remote.Digest) (signature []byte, err 
 		return nil, failure(err)
 	}
 	if out.KID == nil || !strings.EqualFold(string(*out.KID), k.id) {
-		return nil, fmt.Errorf("Azure Key Vault signed with another key, not with %s", k.id)
+		return nil, fmt.Errorf("the vault signed with another key, not with %s", k.id)
 	}
 	if isEC {
 		return remote.DERFromRaw(ec, out.Result)
 	}
 	if size := k.public.(*rsa.PublicKey).Size(); len(out.Result) != size {
-		return nil, fmt.Errorf("Azure Key Vault gave a signature of %d bytes, not the %d of the key", len(out.Result), size)
+		return nil, fmt.Errorf("the vault gave a signature of %d bytes, not the %d of the key", len(out.Result), size)
 	}
 	return out.Result, nil
 }
@@ -132,7 +132,7 @@ func (k *key) sign(ctx context.Context, d remote.Digest) (signature []byte, err 
 // WWW-Authenticate of an answer without a look at its length.
 func recoverChallenge(err *error) {
 	if p := recover(); p != nil {
-		*err = fmt.Errorf("Azure Key Vault sent what its library cannot read: %v", p)
+		*err = fmt.Errorf("the vault sent what its library cannot read: %v", p)
 	}
 }
 

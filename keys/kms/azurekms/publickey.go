@@ -43,7 +43,7 @@ func publicKey(k *azkeys.JSONWebKey) (crypto.PublicKey, error) {
 		return nil, errors.New("the key is not for signing: allow it the operation sign")
 	}
 	if k.Kty == nil {
-		return nil, errors.New("Azure Key Vault gave a key without a type")
+		return nil, errors.New("the vault gave a key without a type")
 	}
 	switch *k.Kty {
 	case azkeys.KeyTypeRSA, azkeys.KeyTypeRSAHSM:
@@ -57,14 +57,14 @@ func publicKey(k *azkeys.JSONWebKey) (crypto.PublicKey, error) {
 func rsaKey(k *azkeys.JSONWebKey) (crypto.PublicKey, error) {
 	exponent := new(big.Int).SetBytes(k.E[:min(len(k.E), 8)])
 	if len(k.N) == 0 || len(k.N) > maxModulus || len(k.E) > 4 || exponent.Sign() == 0 || exponent.BitLen() > 31 {
-		return nil, errors.New("Azure Key Vault gave an RSA key that is none")
+		return nil, errors.New("the vault gave an RSA key that is none")
 	}
 	return &rsa.PublicKey{N: new(big.Int).SetBytes(k.N), E: int(exponent.Int64())}, nil
 }
 
 func ecKey(k *azkeys.JSONWebKey) (crypto.PublicKey, error) {
 	if k.Crv == nil {
-		return nil, errors.New("Azure Key Vault gave an EC key without a curve")
+		return nil, errors.New("the vault gave an EC key without a curve")
 	}
 	c, ok := curves[*k.Crv]
 	if !ok {
@@ -73,7 +73,7 @@ func ecKey(k *azkeys.JSONWebKey) (crypto.PublicKey, error) {
 	size := (c.Params().BitSize + 7) / 8
 	x, y := bytes.TrimLeft(k.X, "\x00"), bytes.TrimLeft(k.Y, "\x00")
 	if len(x) > size || len(y) > size {
-		return nil, fmt.Errorf("Azure Key Vault gave a point that is not on curve %s", *k.Crv)
+		return nil, fmt.Errorf("the vault gave a point that is not on curve %s", *k.Crv)
 	}
 	point := make([]byte, 1+2*size)
 	point[0] = 4 // uncompressed, SEC 1 2.3.3
@@ -81,7 +81,7 @@ func ecKey(k *azkeys.JSONWebKey) (crypto.PublicKey, error) {
 	copy(point[1+2*size-len(y):], y)
 	public, err := ecdsa.ParseUncompressedPublicKey(c.Curve, point)
 	if err != nil {
-		return nil, fmt.Errorf("Azure Key Vault gave a point that is not on curve %s: %w", *k.Crv, err)
+		return nil, fmt.Errorf("the vault gave a point that is not on curve %s: %w", *k.Crv, err)
 	}
 	return public, nil
 }

@@ -84,7 +84,7 @@ func newClient(ctx context.Context) (*cloudkms.ProjectsLocationsKeyRingsCryptoKe
 	}
 	service, err := cloudkms.NewService(ctx, option.WithHTTPClient(client))
 	if err != nil {
-		return nil, fmt.Errorf("Google Cloud KMS: %w", err)
+		return nil, fmt.Errorf("client of Google Cloud KMS: %w", err)
 	}
 	return service.Projects.Locations.KeyRings.CryptoKeys.CryptoKeyVersions, nil
 }
@@ -99,7 +99,7 @@ func (k *key) newest(ctx context.Context, name string) (string, error) {
 		for _, v := range page.CryptoKeyVersions {
 			number, err := strconv.Atoi(strings.TrimPrefix(v.Name, name+"/cryptoKeyVersions/"))
 			if err != nil {
-				return fmt.Errorf("Google Cloud KMS listed %q as a version of the key", v.Name)
+				return fmt.Errorf("the service listed %q as a version of the key", v.Name)
 			}
 			newest = max(newest, number)
 		}
@@ -129,7 +129,7 @@ func (k *key) publicKey(ctx context.Context) (crypto.PublicKey, error) {
 	}
 	block, _ := pem.Decode([]byte(out.Pem))
 	if block == nil {
-		return nil, errors.New("Google Cloud KMS gave a public key that is no PEM")
+		return nil, errors.New("the service gave a public key that is no PEM")
 	}
 	public, err := x509.ParsePKIXPublicKey(block.Bytes)
 	if err != nil {
@@ -163,13 +163,13 @@ func (k *key) sign(ctx context.Context, d remote.Digest) ([]byte, error) {
 	}
 	signature, err := base64.StdEncoding.DecodeString(out.Signature)
 	if err != nil {
-		return nil, fmt.Errorf("Google Cloud KMS gave a signature that is no base64: %w", err)
+		return nil, fmt.Errorf("the service gave a signature that is no base64: %w", err)
 	}
 	if err := k.checkAnswer(out.Name, signature, out.SignatureCrc32c); err != nil {
 		return nil, err
 	}
 	if !out.VerifiedDigestCrc32c {
-		return nil, remote.Temporary(errors.New("Google Cloud KMS did not check that the digest arrived whole"), 0)
+		return nil, remote.Temporary(errors.New("the service did not check that the digest arrived whole"), 0)
 	}
 	return signature, nil
 }
@@ -178,10 +178,10 @@ func (k *key) sign(ctx context.Context, d remote.Digest) ([]byte, error) {
 // https://cloud.google.com/kms/docs/data-integrity-guidelines.
 func (k *key) checkAnswer(name string, content []byte, sum int64) error {
 	if name != k.name {
-		return fmt.Errorf("Google Cloud KMS answered for key version %q, not for %s", name, k.name)
+		return fmt.Errorf("the service answered for key version %q, not for %s", name, k.name)
 	}
 	if checksum(content) != sum {
-		return remote.Temporary(errors.New("an answer of Google Cloud KMS does not fit its checksum: it was changed on the way"), 0)
+		return remote.Temporary(errors.New("an answer of the service does not fit its checksum: it was changed on the way"), 0)
 	}
 	return nil
 }
