@@ -52,6 +52,9 @@ func TestExamples(t *testing.T) {
 	const (
 		makeKeys = "imaseal keys init --dir keys --no-passphrase"
 		signAll  = "imaseal sign --key keys/signing.key --cert keys/signing.crt hello_2.10-3_amd64.deb build"
+		signRSA  = "imaseal keys init --dir rsa --type rsa2048 --no-passphrase && imaseal sign --key rsa/signing.key --cert rsa/signing.crt --cache signatures.db build"
+		apart    = "imaseal keys init --dir keys --ca-dir ca --no-passphrase"
+		askCA    = "imaseal keys request --key keys/signing.key --out release-2.csr"
 		request  = "imaseal digests build > request"
 		respond  = "imaseal sign-digests --key keys/signing.key --cert keys/signing.crt --log audit.log request > response"
 	)
@@ -59,6 +62,9 @@ func TestExamples(t *testing.T) {
 	before := map[string][]string{
 		"imaseal":              nil,
 		"imaseal keys init":    nil,
+		"imaseal keys request": {apart},
+		"imaseal keys issue":   {apart, askCA, "openssl pkey -in keys/signing.key -pubout -out public.pem"},
+		"imaseal keys renew":   {apart},
 		"imaseal sign":         {makeKeys},
 		"imaseal verify":       {makeKeys, signAll},
 		"imaseal inspect":      {makeKeys, signAll},
@@ -68,6 +74,9 @@ func TestExamples(t *testing.T) {
 		"imaseal sign-digests": {makeKeys, request},
 		"imaseal embed":        {makeKeys, request, respond},
 		"imaseal log verify":   {makeKeys, request, respond},
+		"imaseal cache stats":  {makeKeys, signRSA},
+		"imaseal cache trim":   {makeKeys, signRSA},
+		"imaseal cache verify": {makeKeys, signRSA},
 	}
 	// Those of commands that change a system run in a root of their own, in the test
 	// that is named.
@@ -162,6 +171,9 @@ func TestManPages(t *testing.T) {
 		"imaseal.1":                 "keys init",
 		"imaseal-keys.1":            "imaseal-keys-init",
 		"imaseal-keys-init.1":       "--ca-dir",
+		"imaseal-keys-request.1":    "PKCS#10",
+		"imaseal-keys-issue.1":      "--others",
+		"imaseal-keys-renew.1":      "--new-key",
 		"imaseal-sign.1":            "--exclude",
 		"imaseal-verify.1":          "--openpgp-keyring",
 		"imaseal-inspect.1":         "--files",

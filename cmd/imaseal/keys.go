@@ -83,7 +83,7 @@ Which kernels verify signatures by which type of key:
 		Example: examples(
 			`imaseal keys init --dir keys --no-passphrase`,
 			`imaseal keys init --dir keys/rsa --ca-dir keys/ca --type rsa2048 --name "Example release 1" --days 730 --passphrase-file passphrase`,
-			`imaseal keys init --dir keys --ca-dir /media/offline --name Example --signing-key trixie --signing-key forky`),
+			`imaseal keys init --dir keys/releases --ca-dir keys/ca --name Example --signing-key trixie --signing-key forky --passphrase-file passphrase`),
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return runKeysInit(cmd, &o)

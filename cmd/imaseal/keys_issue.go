@@ -39,8 +39,8 @@ overwritten. Keys that no kernel takes are refused. A key id that another key ha
 already, by a certificate beside the new one or in a folder of --others, is warned of:
 kernels find keys by these four bytes only.`) + "\n" + exitStatusHelp,
 		Example: examples(
-			`imaseal keys issue --ca-key ca/ca.key --ca-cert ca/ca.crt signing.csr`,
-			`imaseal keys issue --ca-key ca/ca.key --ca-cert ca/ca.crt --name "Example release 2" --out certs/release-2 public.pem`),
+			`imaseal keys issue --ca-key ca/ca.key --ca-cert ca/ca.crt release-2.csr`,
+			`imaseal keys issue --ca-key ca/ca.key --ca-cert ca/ca.crt --name "Example release 2" --out certs/release-2.crt public.pem`),
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) != 1 {
 				return errors.New("name one certificate request, public key or key; " + cmd.CommandPath() + " --help has examples")

@@ -42,7 +42,7 @@ The CA's own certificate is renewed in the same way: its key and name stay, so a
 it issued chains to the new one, too.`) + "\n" + exitStatusHelp,
 		Example: examples(
 			`imaseal keys renew --ca-key ca/ca.key --ca-cert ca/ca.crt keys/signing.crt`,
-			`imaseal keys renew --new-key --type rsa4096 --ca-key ca/ca.key --ca-cert ca/ca.crt keys/signing.crt`),
+			`imaseal keys renew --new-key --type rsa4096 --passphrase-file passphrase --ca-key ca/ca.key --ca-cert ca/ca.crt keys/signing.crt`),
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) != 1 {
 				return errors.New("name the one certificate that is renewed; " + cmd.CommandPath() + " --help has examples")

@@ -26,8 +26,7 @@ service. It holds the public key and a name, and is signed by the key. Take it t
 CA, and there give it to imaseal keys issue, or to another CA that can issue
 certificates with the key usage digitalSignature. The file is not overwritten.`) + "\n" + exitStatusHelp,
 		Example: examples(
-			`imaseal keys request --key keys/signing.key --name "Example release 2" --out signing.csr`,
-			`imaseal keys request --key "pkcs11:token=release;object=signing" --name "Example release 2" --out signing.csr`),
+			`imaseal keys request --key keys/signing.key --name "Example release 2" --out release-2.csr`),
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, args []string) error { return runKeysRequest(cmd, &o) },
 	}

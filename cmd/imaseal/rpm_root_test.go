@@ -279,18 +279,7 @@ func TestRPMConfigFiles(t *testing.T) {
 // rpm6 returns rpm 6.1 for this test, and has imaseal use it.
 func rpm6(t *testing.T) string {
 	t.Helper()
-	cache := os.Getenv("IMASEAL_CACHE")
-	if cache == "" {
-		base, err := os.UserCacheDir()
-		if err != nil {
-			t.Skip(err)
-		}
-		cache = filepath.Join(base, "imaseal")
-	}
-	found, _ := filepath.Glob(filepath.Join(cache, "rpm61-*-????????/bin/rpm"))
-	if len(found) == 0 {
-		t.Skip("rpm 6.1 is not there: run scripts/peers rpm61")
-	}
-	t.Setenv("PATH", filepath.Dir(found[0])+":"+os.Getenv("PATH"))
-	return found[0]
+	rpm := cachedPeer(t, "rpm61-*-????????/bin/rpm", "scripts/peers rpm61")
+	t.Setenv("PATH", filepath.Dir(rpm)+":"+os.Getenv("PATH"))
+	return rpm
 }
