@@ -100,6 +100,7 @@ func TestPipeline(t *testing.T) {
 		"the build's output is untouched":       `! imaseal verify --quiet --cert keys/signing.crt hello_1.0_*.deb`,
 		"createrepo_c indexed the signed RPM":   `zcat -f rpmbuild/RPMS/repodata/*primary.xml* 2>/dev/null | grep -q "$(sha256sum < rpmbuild/RPMS/noarch/hello-1.0-1.noarch.rpm | cut -c 1-64)" || zstd -dcq rpmbuild/RPMS/repodata/*primary.xml.zst | grep -q "$(sha256sum < rpmbuild/RPMS/noarch/hello-1.0-1.noarch.rpm | cut -c 1-64)"`,
 		"rpm sees the file signature":           `rpm -qp --nosignature --qf '[%{FILESIGNATURES}\n]' rpmbuild/RPMS/noarch/*.rpm | grep -q '^0302'`,
+		"the cache has the file and statement":  `imaseal cache stats signatures.db | grep -q ': 2 signatures'`,
 		"the .changes file lists what is there": `(cd signed && sed -n '/^Checksums-Sha256/,/^Files/p' *.changes | awk '/^ / {print $1 "  " $3}' | sha256sum --quiet -c)`,
 	} {
 		t.Run(strings.ReplaceAll(claim, " ", "_"), func(t *testing.T) { runIn(t, dir, check) })
