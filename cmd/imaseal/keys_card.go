@@ -3,6 +3,8 @@ package main
 import (
 	"bytes"
 	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
@@ -102,7 +104,7 @@ func newKeyCard(key keys.PublicKey, target kernel.Target, cas []*x509.Certificat
 
 func newCertCard(cert *x509.Certificate, ways kernel.KeyIdentifiers) *certCard {
 	c := &certCard{
-		Subject: cert.Subject.String(), Issuer: cert.Issuer.String(),
+		Subject: distinguishedName(cert.RawSubject), Issuer: distinguishedName(cert.RawIssuer),
 		Serial: hex.EncodeToString(cert.SerialNumber.Bytes()), SKID: hex.EncodeToString(cert.SubjectKeyId),
 		AKID: hex.EncodeToString(cert.AuthorityKeyId), Signature: cert.SignatureAlgorithm.String(),
 		NotBefore: cert.NotBefore.UTC().Format(time.RFC3339), NotAfter: cert.NotAfter.UTC().Format(time.RFC3339),
@@ -115,6 +117,16 @@ func newCertCard(cert *x509.Certificate, ways kernel.KeyIdentifiers) *certCard {
 		c.SKIDWay = ways.Way(cert.SubjectKeyId)
 	}
 	return c
+}
+
+// distinguishedName writes a name as RFC 2253 does, its parts in the order in which
+// they stand in the certificate, which pkix.Name does not keep.
+func distinguishedName(raw []byte) string {
+	var name pkix.RDNSequence
+	if rest, err := asn1.Unmarshal(raw, &name); err != nil || len(rest) > 0 {
+		return hex.EncodeToString(raw)
+	}
+	return name.String()
 }
 
 // isCA reports whether a certificate is to vouch for others. CA:TRUE alone does not

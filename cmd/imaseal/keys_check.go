@@ -215,7 +215,7 @@ func (m *machineSeen) check(path string, cert *x509.Certificate, cas []*x509.Cer
 	}
 	c := m.Check(cert, chain)
 	r := &checkedCert{
-		Path: path, Subject: cert.Subject.String(), KeyID: id.String(), Algorithm: kernel.AlgorithmName(cert.PublicKey),
+		Path: path, Subject: distinguishedName(cert.RawSubject), KeyID: id.String(), Algorithm: kernel.AlgorithmName(cert.PublicKey),
 		Verdict: string(c.Verdict), In: c.In, Listed: c.Listed, IssuerIn: c.IssuerIn, Blacklisted: []string{}, Problems: []keyProblem{}, Kernel: m,
 	}
 	for _, b := range []struct {
