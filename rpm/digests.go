@@ -314,6 +314,15 @@ func (p *Package) requireDigests(ctx context.Context) error {
 	return mismatch(list)
 }
 
+// requireHeaderDigests is requireDigests for the main header alone.
+func (p *Package) requireHeaderDigests(ctx context.Context) error {
+	list := p.digests.of(partHeader)
+	if err := p.digests.compute(ctx, p, list); err != nil {
+		return err
+	}
+	return mismatch(list)
+}
+
 // CheckDigests returns a finding for each digest or size that the package records of
 // its main header, of its payload, and of the decompressed payload, and that does
 // not hold. The decompressed payload is left out where the header's digests are

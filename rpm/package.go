@@ -17,6 +17,9 @@ type Options struct {
 	// TrustHeaderDigests leaves the payload undecompressed: the files are known by
 	// the digests in the main header, as rpmsign does it.
 	TrustHeaderDigests bool
+	// HeaderOnly is TrustHeaderDigests, and leaves the payload unread as long as nothing
+	// is written: whether its digest holds is then for [Package.Write] to find.
+	HeaderOnly bool
 	// TargetVersion is the oldest version of rpm, such as "4.14.3", that has to be
 	// able to read what is written; empty for any that can.
 	TargetVersion string
@@ -29,6 +32,7 @@ type Package struct {
 	size      int64
 	jobs      int
 	trust     bool
+	header    bool // the payload is not read at all
 	target    rpmVersion
 	source    bool
 	lead      []byte
@@ -50,7 +54,7 @@ type Package struct {
 // name the offset or the tag that they concern. r must stay open while the package
 // is in use, and may be read by several goroutines.
 func Open(r io.ReaderAt, size int64, o Options) (*Package, error) {
-	p := &Package{r: r, size: size, jobs: max(o.Jobs, 1), trust: o.TrustHeaderDigests, lead: make([]byte, min(leadSize, max(size, 0)))}
+	p := &Package{r: r, size: size, jobs: max(o.Jobs, 1), trust: o.TrustHeaderDigests || o.HeaderOnly, header: o.HeaderOnly, lead: make([]byte, min(leadSize, max(size, 0)))}
 	var err error
 	if p.target, err = parseVersion(o.TargetVersion); err != nil {
 		return nil, err

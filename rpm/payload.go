@@ -25,8 +25,8 @@ var errStopped = errors.New("the walk was stopped")
 // [Package.Write] refuses it.
 //
 // Of a package that was opened to trust the header's digests the payload is not
-// decompressed: its compressed form is checked first, then the files come in the
-// order of the main header, without Content.
+// decompressed: its compressed form is checked first (unless only the header is to be
+// read), then the files come in the order of the main header, without Content.
 func (p *Package) Files(ctx context.Context) iter.Seq2[*sign.File, error] {
 	return func(yield func(*sign.File, error) bool) {
 		walk := p.walkPayload
@@ -41,7 +41,11 @@ func (p *Package) Files(ctx context.Context) iter.Seq2[*sign.File, error] {
 
 // walkHeader yields the files by what the main header says of them.
 func (p *Package) walkHeader(ctx context.Context, yield func(*sign.File) bool) error {
-	if err := p.requireDigests(ctx); err != nil {
+	require := p.requireDigests
+	if p.header {
+		require = p.requireHeaderDigests
+	}
+	if err := require(ctx); err != nil {
 		return err
 	}
 	if !p.digests.coverPayload() {
@@ -59,6 +63,11 @@ func (p *Package) walkHeader(ctx context.Context, yield func(*sign.File) bool) e
 			return err
 		}
 		f.Class = p.files.classOf(i)
+		if g, linked := p.files.links[int32(i)]; linked {
+			if first := p.files.groups[g].members[0]; first != int32(i) {
+				f.Link = p.files.path(int(first))
+			}
+		}
 		if !yield(f) {
 			return errStopped
 		}

@@ -77,7 +77,7 @@ func runDigests(ctx context.Context, out *output, o *digestsOptions, args []stri
 	if s.sealing, err = o.selected.open(&o.targets); err != nil {
 		return err
 	}
-	s.rewriting = rewriting{rewriteFlags: &o.rewrite, out: out}
+	s.rewriting = rewriting{rewriteFlags: &o.rewrite, out: out, headerOnly: o.rewrite.trustHeader}
 	if o.cert != "" {
 		if err := s.trustCertificate(ctx, o.cert, keys.OpenOptions{}); err != nil {
 			return err

@@ -17,6 +17,7 @@ import (
 type openOptions struct {
 	jobs               int
 	trustHeaderDigests bool
+	headerOnly         bool // of an RPM nothing but the header is read, unless it is written
 	targetRPM          string
 }
 
@@ -56,7 +57,7 @@ func openPackage(f *os.File, o openOptions) (sign.Package, error) {
 	case string(magic[:]) == "!<arch>\n":
 		return deb.Open(f, info.Size(), deb.Options{Jobs: o.jobs})
 	case string(magic[:4]) == "\xed\xab\xee\xdb":
-		p, err := rpm.Open(f, info.Size(), rpm.Options{Jobs: o.jobs, TrustHeaderDigests: o.trustHeaderDigests, TargetVersion: o.targetRPM})
+		p, err := rpm.Open(f, info.Size(), rpm.Options{Jobs: o.jobs, TrustHeaderDigests: o.trustHeaderDigests, HeaderOnly: o.headerOnly, TargetVersion: o.targetRPM})
 		if err != nil {
 			return nil, err
 		}

@@ -48,6 +48,8 @@ type rewriting struct {
 	*rewriteFlags
 	out     *output
 	openPGP *keys.OpenPGPKey // nil: packages as a whole are not signed
+	// headerOnly leaves the payload of an RPM unread, as nothing is written.
+	headerOnly bool
 }
 
 // open opens the OpenPGP key, where one is named.
@@ -78,7 +80,7 @@ func (w *rewriting) openTarget(t *target, jobs int) (*os.File, sign.Package, *re
 	if err != nil {
 		return nil, nil, r.fail(err)
 	}
-	pkg, err := openPackage(f, openOptions{jobs: jobs, trustHeaderDigests: w.trustHeader, targetRPM: w.targetRPM})
+	pkg, err := openPackage(f, openOptions{jobs: jobs, trustHeaderDigests: w.trustHeader, headerOnly: w.headerOnly, targetRPM: w.targetRPM})
 	if err == nil {
 		r.describe(pkg.Info())
 		return f, pkg, r
