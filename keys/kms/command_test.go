@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -178,6 +179,32 @@ func TestCommand(t *testing.T) {
 				}
 			})
 		}
+	}
+
+	text, err := os.ReadFile("../../docs/services.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for cloud, heading := range map[string]string{"aws": "\n### AWS KMS\n", "gcp": "\n### Google Cloud KMS\n", "azure": "\n### Azure Key Vault"} {
+		t.Run(cloud+" as documented", func(t *testing.T) {
+			_, section, _ := strings.Cut(string(text), heading)
+			section, _, _ = strings.Cut(section, "\n### ")
+			script := strings.Join(regexp.MustCompile(`(?m)^    (key=.*|imaseal .*)$`).FindAllString(section, -1), "\n")
+			if strings.Count(script, "\n") != 5 {
+				t.Fatalf("the commands of the section are %q", script)
+			}
+			dir := t.TempDir()
+			if err := os.Rename(buildDeb(t, dir), filepath.Join(dir, "hello_1.0_all.deb")); err != nil {
+				t.Fatal(err)
+			}
+			clouds[cloud].begin(t, keys["EC"])
+			cmd := exec.Command("sh", "-e", "-c", script)
+			cmd.Dir = dir
+			cmd.Env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"))
+			if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "ok") {
+				t.Errorf("%v: %s", err, out)
+			}
+		})
 	}
 
 	t.Run("AWS_ENDPOINT_URL_KMS", func(t *testing.T) {
