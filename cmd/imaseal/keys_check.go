@@ -287,7 +287,7 @@ func printChecked(w io.Writer, m *machineSeen, results []*checkedCert, asJSON bo
 	fmt.Fprintf(t, "kernel\t%s%s\n", orDash(printable(m.Release)), prefixed(", configured by ", printable(m.Config)))
 	keyring := "takes any certificate"
 	if m.Trusted() {
-		keyring = "takes what a key in " + strings.Join(m.Vouchers, ", ") + " issued"
+		keyring = "takes what a key in " + anyOf(m.Vouchers) + " issued"
 	}
 	fmt.Fprintf(t, "keyring\t%s, which %s\n", m.Keyring, keyring)
 	fmt.Fprintf(t, "keyrings\t%s\n", m.Keyrings)
@@ -319,4 +319,12 @@ func printChecked(w io.Writer, m *machineSeen, results []*checkedCert, asJSON bo
 		}
 	}
 	return nil
+}
+
+// anyOf writes words as in a sentence; there may be only one.
+func anyOf(words []string) string {
+	if len(words) == 1 {
+		return words[0]
+	}
+	return orList(words)
 }
