@@ -72,7 +72,7 @@ Keys are PKCS#8 PEM, mode 0600, encrypted with the passphrase: it is asked for t
 on the terminal, an empty one means none, unless it comes from --passphrase-file or
 --passphrase-fd. The CA's passphrase is another secret: it is asked for on its own, or
 comes from --ca-passphrase-file or --ca-passphrase-fd; where only the first are given
-it is the same.
+it is the same. They never give the PIN of a CA's token.
 
 Existing files are never overwritten. When a run is killed, the same command finishes
 what it began.

@@ -23,10 +23,14 @@ func (f *caFlags) add(cmd *cobra.Command) {
 }
 
 // source returns where to ask for the CA's passphrase: where its own flags say, else
-// as for the other key.
+// as for the other key. That one's passphrase is never tried as the PIN of a token,
+// which counts wrong ones.
 func (f *caFlags) source(other keys.Passphrase) keys.Passphrase {
 	if f.passphrase.given() {
 		return f.passphrase.source()
+	}
+	if _, ok := keys.FileOf(f.key); !ok {
+		return keys.PassphraseFromTerminal()
 	}
 	return other
 }
