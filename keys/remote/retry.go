@@ -88,7 +88,7 @@ func (h *health) well() {
 	h.successes++
 	if h.told {
 		h.last = time.Now()
-		h.o.Note(fmt.Sprintf("%s: well again after %s and %d failed requests", h.o.Name, time.Since(h.since).Round(time.Second), h.failures))
+		h.o.Note(fmt.Sprintf("%s: well again after %s and %d failed requests", h.o.Name, round(time.Since(h.since)), h.failures))
 	}
 	h.since, h.failures, h.told = time.Time{}, 0, false
 }
@@ -124,7 +124,7 @@ func (h *health) failing(began time.Time, err error, pause time.Duration) error 
 	h.failures++
 	trying := time.Since(h.since)
 	if trying+pause > h.o.Patience && h.failures > 1 {
-		h.dead = fmt.Errorf("%s: %w (asked %d times in %s, then given up%s)", h.o.Name, err, h.failures, trying.Round(time.Second), prefixed("; ", h.o.Advice))
+		h.dead = fmt.Errorf("%s: %w (asked %d times in %s, then given up%s)", h.o.Name, err, h.failures, round(trying), prefixed("; ", h.o.Advice))
 		return h.dead
 	}
 	if !h.told && (h.last.IsZero() || time.Since(h.last) >= noteEvery) {
@@ -132,6 +132,14 @@ func (h *health) failing(began time.Time, err error, pause time.Duration) error 
 		h.o.Note(fmt.Sprintf("%s: %v: trying again for %s", h.o.Name, err, h.o.Patience))
 	}
 	return nil
+}
+
+// round leaves what a person cares for of a time.
+func round(d time.Duration) time.Duration {
+	if d < 10*time.Second {
+		return d.Round(100 * time.Millisecond)
+	}
+	return d.Round(time.Second)
 }
 
 func prefixed(prefix, text string) string {
