@@ -238,12 +238,18 @@ func testSecrets(t *testing.T, s *scene) {
 // unlocked returns the secrets of an encrypted key, which openssl decrypts.
 func unlocked(t *testing.T, s *scene, file string) []secret {
 	t.Helper()
+	return unlockedBy(t, file, s.path("passphrase"))
+}
+
+// unlockedBy does it with the passphrase in a file.
+func unlockedBy(t *testing.T, file, passphraseFile string) []secret {
+	t.Helper()
 	if _, err := exec.LookPath("openssl"); err != nil {
 		t.Skip("openssl is not installed: scripts/test installs it")
 	}
 	dir := t.TempDir() // where nobody looks
 	plain := filepath.Join(dir, "plain.key")
-	out, err := exec.Command("openssl", "pkcs8", "-topk8", "-nocrypt", "-in", file, "-passin", "file:"+s.path("passphrase"), "-out", plain).CombinedOutput()
+	out, err := exec.Command("openssl", "pkcs8", "-topk8", "-nocrypt", "-in", file, "-passin", "file:"+passphraseFile, "-out", plain).CombinedOutput()
 	if err != nil {
 		t.Fatalf("openssl: %v: %s", err, out)
 	}
@@ -293,5 +299,78 @@ func TestLookout(t *testing.T) {
 				t.Errorf("not found, but %v, of %v", l.found, l.seen)
 			}
 		})
+	}
+}
+
+const caPassphrase = "marlin-c41d07-of-the-ca"
+
+// TestSecretsOfKeys watches what makes keys and certificates, with a passphrase for
+// the CA and another one for the signing key.
+func TestSecretsOfKeys(t *testing.T) {
+	s := newScene(t, "deb", 1)
+	file, caFile := s.path("passphrase"), s.path("ca-passphrase")
+	s.write(file, []byte(passphrase+"\n"))
+	s.write(caFile, []byte(caPassphrase+"\n"))
+	l := newLookout(s, []secret{{"the passphrase", []byte(passphrase)}, {"the CA's passphrase", []byte(caPassphrase)}}, file, caFile)
+	by := func(args ...string) *exec.Cmd {
+		return exec.Command(s.command, append([]string{"keys"}, args...)...)
+	}
+	// Both secrets by descriptors, which nobody sees the content of.
+	made := by("init", "--dir", s.path("made"), "--ca-dir", s.path("ca"), "--passphrase-fd", "3", "--ca-passphrase-fd", "4")
+	for _, text := range []string{passphrase, caPassphrase} {
+		r, w, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		fmt.Fprintln(w, text)
+		w.Close()
+		made.ExtraFiles = append(made.ExtraFiles, r)
+	}
+	l.watch(s, made)
+
+	key, caKey := s.path("made/signing.key"), s.path("ca/ca.key")
+	l.may = append(l.may, key, caKey, s.path("made/signing-2.key"))
+	l.secrets = append(l.secrets, unlockedBy(t, key, file)...)
+	l.secrets = append(l.secrets, unlockedBy(t, caKey, caFile)...)
+	ca := []string{"--ca-key", caKey, "--ca-cert", s.path("ca/ca.crt"), "--ca-passphrase-file", caFile}
+	with := func(args ...string) *exec.Cmd { return by(append(args, ca...)...) }
+	for want, cmd := range map[string]*exec.Cmd{
+		"Made a certificate request": by("request", "--key", key, "--passphrase-file", file, "--out", s.path("csr")),
+		"Issued a certificate":       with("issue", "--name", "x", "--out", s.path("issued"), "--passphrase-file", file, key),
+		"Renewed the certificate":    with("renew", "--out", s.path("renewed"), s.path("made/signing.crt")),
+	} {
+		if out := l.watch(s, cmd); !strings.Contains(out, want) {
+			t.Errorf("not done: %s", out)
+		}
+	}
+	// A new key is a secret from the moment on when it is known.
+	l.watch(s, with("renew", "--new-key", "--passphrase-file", file, s.path("made/signing.crt")))
+	l.secrets = append(l.secrets, unlockedBy(t, s.path("made/signing-2.key"), file)...)
+	l.files()
+
+	for _, cmd := range []*exec.Cmd{
+		with("issue", "--name", "x", "--out", s.path("x"), "--passphrase-file", caFile, key),
+		with("issue", "--name", "x", "--out", s.path("x"), file),
+		with("issue", "--name", "x", "--out", s.path("x"), caKey),
+		by("issue", "--ca-key", caKey, "--ca-cert", s.path("ca/ca.crt"), "--ca-passphrase-file", file, s.path("csr")),
+		by("issue", "--ca-key", caKey, "--ca-cert", caKey, "--ca-passphrase-file", caFile, s.path("csr")),
+		by("issue", "--ca-key", caFile, "--ca-cert", s.path("ca/ca.crt"), s.path("csr")),
+		with("renew", key),
+		with("renew", caFile),
+		by("request", "--key", key, "--passphrase-file", caFile, "--out", s.path("x")),
+		by("init", "--dir", s.path("again"), "--ca-dir", s.path("ca"), "--passphrase-file", file),
+	} {
+		if out := l.watch(s, cmd); !strings.Contains(out, "imaseal: ") {
+			t.Errorf("%s was no wrong use: %s", strings.Join(cmd.Args, " "), out)
+		}
+	}
+	for found := range l.found {
+		t.Errorf("others could see %s", found)
+	}
+	for _, where := range []string{"cmdline", "environ", "open file", "file", "output"} {
+		if l.seen[where] == 0 {
+			t.Errorf("no %s was ever seen: the test shows nothing", where)
+		}
 	}
 }
