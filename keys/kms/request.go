@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -66,6 +67,7 @@ func (b *boundedBody) Read(p []byte) (int, error) {
 // busy, or broke. status and header are those of its answer, 0 and nil where there was
 // none.
 func Failure(service string, err error, status int, header http.Header) error {
+	err = oneLine{err}
 	if status < 300 { // none, or one whose body did not arrive
 		return fmt.Errorf("%s: %w", service, remote.TransportError(err))
 	}
@@ -75,6 +77,17 @@ func Failure(service string, err error, status int, header http.Header) error {
 	}
 	return err
 }
+
+// oneLine is an error without the lines and rulers of some libraries.
+type oneLine struct{ error }
+
+func (e oneLine) Error() string {
+	words := strings.Fields(e.error.Error())
+	ruler := func(word string) bool { return strings.Trim(word, "-") == "" }
+	return strings.Join(slices.DeleteFunc(words, ruler), " ")
+}
+
+func (e oneLine) Unwrap() error { return e.error }
 
 // WrongHash is the error for a digest by got where key signs those by want only.
 func WrongHash(key string, want, got crypto.Hash) error {

@@ -80,8 +80,8 @@ func TestClientRedirect(t *testing.T) {
 func TestFailure(t *testing.T) {
 	header := http.Header{"Retry-After": {"3"}}
 	for status, temporary := range map[int]bool{400: false, 401: false, 403: false, 404: false, 307: false, 408: true, 429: true, 500: true, 503: true} {
-		err := Failure("S", errors.New("text"), status, header)
-		if after, ok := remote.IsTemporary(err); ok != temporary || ok && after != 3*time.Second || err.Error() != "S: text" {
+		err := Failure("S", errors.New("text\n-----\n of  more"), status, header)
+		if after, ok := remote.IsTemporary(err); ok != temporary || ok && after != 3*time.Second || err.Error() != "S: text of more" {
 			t.Errorf("%d: %v, temporary %v, after %v", status, err, ok, after)
 		}
 	}
