@@ -56,7 +56,9 @@ func TestExamples(t *testing.T) {
 		apart    = "imaseal keys init --dir keys --ca-dir ca --no-passphrase"
 		askCA    = "imaseal keys request --key keys/signing.key --out release-2.csr"
 		request  = "imaseal digests build > request"
-		respond  = "imaseal sign-digests --key keys/signing.key --cert keys/signing.crt --log audit.log request > response"
+		// What of Debian 13's counts.
+		kernelConfig = "for o in IMA IMA_APPRAISE INTEGRITY_SIGNATURE INTEGRITY_ASYMMETRIC_KEYS CRYPTO_RSA CRYPTO_ECDSA CRYPTO_SHA512; do echo CONFIG_$o=y; done > config-6.12.48+deb13-amd64"
+		respond      = "imaseal sign-digests --key keys/signing.key --cert keys/signing.crt --log audit.log request > response"
 	)
 	// What has to be there before the examples of a command make sense.
 	before := map[string][]string{
@@ -65,6 +67,10 @@ func TestExamples(t *testing.T) {
 		"imaseal keys request": {apart},
 		"imaseal keys issue":   {apart, askCA, "openssl pkey -in keys/signing.key -pubout -out public.pem"},
 		"imaseal keys renew":   {apart},
+		"imaseal keys show":    {makeKeys},
+		"imaseal keys check":   {makeKeys, "imaseal keys init --dir keys --signing-key release-2 --no-passphrase", kernelConfig},
+		"imaseal keys export":  {makeKeys},
+		"imaseal keys install": {makeKeys, "mkdir -p image/etc/imaseal image/boot", kernelConfig, "mv config-* image/boot"},
 		"imaseal sign":         {makeKeys},
 		"imaseal verify":       {makeKeys, signAll},
 		"imaseal inspect":      {makeKeys, signAll},
@@ -174,6 +180,10 @@ func TestManPages(t *testing.T) {
 		"imaseal-keys-request.1":    "PKCS#10",
 		"imaseal-keys-issue.1":      "--others",
 		"imaseal-keys-renew.1":      "--new-key",
+		"imaseal-keys-show.1":       "--with",
+		"imaseal-keys-check.1":      "--proc-keys",
+		"imaseal-keys-export.1":     "initramfs-tools",
+		"imaseal-keys-install.1":    "--remove",
 		"imaseal-sign.1":            "--exclude",
 		"imaseal-verify.1":          "--openpgp-keyring",
 		"imaseal-inspect.1":         "--files",

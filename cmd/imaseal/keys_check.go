@@ -31,8 +31,8 @@ func newKeysCheckCommand() *cobra.Command {
 		Use:   "check CERT...",
 		Short: "Tell whether a kernel verifies file signatures by the keys of certificates",
 		Long: strings.TrimSpace(`
-Asks the running kernel, or one whose configuration is given: does it verify by keys of
-this kind? Would its keyring take the certificate, is it in .ima or _ima, is the key
+Asks the running kernel (imaseal keys check signing.crt), or one whose configuration is
+given: does it verify by keys of this kind? Would its keyring take the certificate, and is it in .ima or _ima? Is the key
 that issued it in .builtin_trusted_keys, .secondary_trusted_keys or .machine? Is it
 blacklisted? It says what to do next, and changes nothing.
 
@@ -47,8 +47,8 @@ Exit status:
   2    something could not be done
   130  interrupted by a signal`,
 		Example: examples(
-			`imaseal keys check /etc/imaseal/certs/signing.crt`,
-			`imaseal keys check --config /boot/config-6.12.48+deb13-amd64 --ca keys/ca.crt keys/signing.crt`),
+			`imaseal keys check --config config-6.12.48+deb13-amd64 --ca keys/ca.crt keys/signing.crt`,
+			`imaseal keys check --json --config config-6.12.48+deb13-amd64 keys/signing.crt keys/release-2.crt`),
 		Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return runKeysCheck(cmd, &o, args)

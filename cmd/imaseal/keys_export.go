@@ -66,8 +66,8 @@ into a package or an image, and tells what each file is and what to do there. Fi
 that are there already are not overwritten.
 ` + layoutHelp + exitStatusHelp),
 		Example: examples(
-			`imaseal keys export --for debian --cert keys/signing.crt tree`,
-			`imaseal keys export --for fedora --cert keys/signing.crt --ca-cert keys/ca.crt tree`),
+			`imaseal keys export --for debian --cert keys/signing.crt debian`,
+			`imaseal keys export --for fedora --cert keys/signing.crt --ca-cert keys/ca.crt fedora`),
 		Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return runKeysExport(cmd, &o, args)

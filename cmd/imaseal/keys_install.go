@@ -40,9 +40,9 @@ key. Run again it changes nothing. Links never lead out of DIR.
 --remove takes certificates away again, by the key id: of a key that was lost, or after
 a roll-over. A running kernel keeps a key that it has.`) + "\n" + exitStatusHelp,
 		Example: examples(
-			`imaseal keys install --root / --cert signing.crt`,
-			`imaseal keys install --root image --for fedora --cert signing.crt --ca-cert ca.crt`,
-			`imaseal keys install --root / --remove d4fdaf7d`),
+			`imaseal keys install --root image --cert keys/signing.crt`,
+			`imaseal keys install --root image --for fedora --cert keys/signing.crt --ca-cert keys/ca.crt --dry-run`,
+			`imaseal keys install --root image --remove d4fdaf7d`),
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return runKeysInstall(cmd, &o)

@@ -33,13 +33,14 @@ certificate in a folder (--with), are told.
 
 Of a private key the public half is shown. No passphrase is asked for where the
 certificate stands beside it in the clear, by the same name: signing.crt beside
-signing.key.
+signing.key. KEY may be a token's or a service's, as for imaseal sign:
+
+  imaseal keys show 'pkcs11:token=release;object=signing'
 
 `) + "\n" + kernel.KeyTypeHelp() + "\n" + kernel.SignatureHelp() + exitStatusHelp,
 		Example: examples(
 			`imaseal keys show keys/signing.crt`,
-			`imaseal keys show --ca keys/ca.crt --with /etc/keys/ima keys/*.crt`,
-			`imaseal keys show 'pkcs11:token=release;object=signing'`),
+			`imaseal keys show --json --ca keys/ca.crt --with keys keys/signing.key`),
 		Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return runKeysShow(cmd, &o, args)

@@ -240,9 +240,13 @@ func JudgeCA(cert *x509.Certificate, t Target) []Problem {
 		}
 		found.add(severity, "usage", "its key usage has digitalSignature, which .machine refuses with INTEGRITY_CA_MACHINE_KEYRING_MAX")
 	}
-	if t.Config != nil && !t.Config.Has("INTEGRITY_MACHINE_KEYRING") {
+	switch c := t.Config; {
+	case c == nil:
+	case !c.Trusted():
+		found.add(Notice, "kernel", "this kernel's keyring for file signatures is _ima, which asks for no CA")
+	case !c.Has("INTEGRITY_MACHINE_KEYRING"):
 		found.add(Useless, "kernel", "the kernel has no INTEGRITY_MACHINE_KEYRING: a machine owner key goes to .platform and vouches for nothing; build the CA in (SYSTEM_TRUSTED_KEYS)")
-	} else if t.Config != nil && t.Config.Trusted() && !slices.Contains(t.Vouchers(), ringMachine) {
+	case !slices.Contains(t.Vouchers(), ringMachine):
 		found.add(Useless, "kernel", "the kernel has no IMA_KEYRINGS_PERMIT_SIGNED_BY_BUILTIN_OR_SECONDARY: for .ima only the certificates count that are built in")
 	}
 	return found

@@ -179,6 +179,7 @@ func TestJudgeCA(t *testing.T) {
 	}{
 		{"as imaseal makes it", asCA, trustedConfig + max, ""},
 		{"no CA", nil, trustedConfig, "refused: no CA"},
+		{"a keyring that asks for none", asCA, debian12, "notice: kernel"},
 		{"may sign", both, trustedConfig, "notice: usage"},
 		{"may sign where that is forbidden", both, trustedConfig + max, "refused: usage"},
 		{"no machine keyring", asCA, strings.Replace(trustedConfig, "CONFIG_INTEGRITY_MACHINE_KEYRING=y\n", "", 1), "useless: kernel"},
