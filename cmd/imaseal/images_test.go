@@ -28,7 +28,13 @@ mv Release dists/bookworm/
 // pageCommands returns the commands of a section of docs/target.md.
 func pageCommands(t *testing.T, section string) string {
 	t.Helper()
-	text, err := os.ReadFile("../../docs/target.md")
+	return commandsOf(t, "target.md", section)
+}
+
+// commandsOf returns the commands of a section of a page in docs.
+func commandsOf(t *testing.T, page, section string) string {
+	t.Helper()
+	text, err := os.ReadFile("../../docs/" + page)
 	if err != nil {
 		t.Fatal(err)
 	}
