@@ -119,7 +119,7 @@ func runLogVerify(stdout, stderr io.Writer, o *logVerifyOptions, path string) er
 // print tells what holds.
 func (r *logResult) print(w io.Writer) error {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s: %d entries hold: %d signed (%d digests), %d refused, %d failed\n", printable(r.Path), r.Entries, r.Signed, r.Digests, r.Refused, r.Failed)
+	fmt.Fprintf(&b, "%s: entries that hold: %d; signed %d (%d digests), refused %d, failed %d\n", printable(r.Path), r.Entries, r.Signed, r.Digests, r.Refused, r.Failed)
 	if r.Entries > 0 {
 		fmt.Fprintf(&b, "from %s to %s\nhead %s\n", r.First, r.Last, r.Head)
 	}

@@ -8,6 +8,8 @@ import (
 	"os"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/imaseal/imaseal/internal/atomicfile"
 	"github.com/imaseal/imaseal/keys"
 	"github.com/imaseal/imaseal/sign/split"
@@ -69,7 +71,10 @@ func writeOut(ctx context.Context, stdout io.Writer, path string, fill func(io.W
 // newSpool makes a temporary file that has no name, so that nothing of it is left
 // whatever happens. What split signing spools is no secret.
 func newSpool() (*os.File, error) {
-	f, err := os.CreateTemp("", "imaseal-*")
+	if fd, err := unix.Open(os.TempDir(), unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o600); err == nil {
+		return os.NewFile(uintptr(fd), os.TempDir()), nil
+	}
+	f, err := os.CreateTemp("", "imaseal-*") // where the file system knows no such files
 	if err != nil {
 		return nil, err
 	}

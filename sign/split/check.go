@@ -1,6 +1,7 @@
 package split
 
 import (
+	"bufio"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -27,12 +28,15 @@ const maxNames = 10
 func Check(r io.Reader, spool io.Writer, rules *Rules) (*Summary, error) {
 	s := new(Summary)
 	h := sha256.New()
-	limited := &limitedReader{r: r, left: MaxSize}
-	in := io.TeeReader(limited, h)
-	err := s.check(io.TeeReader(in, spool), rules)
+	in := io.TeeReader(&limitedReader{r: r, left: MaxSize}, h)
+	ahead := bufio.NewReaderSize(in, maxLine)
+	if head, _ := ahead.Peek(len(requestFormat)); string(head) != requestFormat {
+		spool = io.Discard // a file named by mistake may hold a secret
+	}
+	err := s.check(io.TeeReader(ahead, spool), rules)
 	if errors.Is(err, ErrRefused) {
 		// Who refuses a request should be able to say which.
-		if _, failed := io.Copy(io.Discard, in); failed != nil {
+		if _, failed := io.Copy(io.Discard, ahead); failed != nil {
 			return s, err
 		}
 	} else if err != nil {

@@ -52,7 +52,7 @@ func ParseRules(in io.Reader) (*Rules, error) {
 		name, value = strings.TrimSpace(name), strings.TrimSpace(value)
 		switch {
 		case !ok:
-			err = fmt.Errorf("%.60q is no rule: write name = value", line)
+			err = errors.New("it is no rule: write name = value")
 		case seen[name]:
 			err = fmt.Errorf("a second rule %s", name)
 		default:
@@ -68,7 +68,7 @@ func ParseRules(in io.Reader) (*Rules, error) {
 
 func (r *Rules) set(name string, values []string) error {
 	if len(values) == 0 {
-		return fmt.Errorf("rule %.40q has no value", name)
+		return errors.New("the rule has no value")
 	}
 	one := func() (string, error) {
 		if len(values) != 1 {
@@ -130,7 +130,8 @@ func (r *Rules) set(name string, values []string) error {
 		}
 		r.RefuseHeaders = value == "refuse"
 	default:
-		return fmt.Errorf("there is no rule %.60q", name)
+		// It is not shown: a file named by mistake may hold a secret.
+		return errors.New("there is no rule of this name: there are types, hashes, packages, architectures, max-packages, max-digests, max-package-digests and header-digests")
 	}
 	return nil
 }

@@ -75,6 +75,32 @@ func TestNamesOfAFileShareASignature(t *testing.T) {
 	}
 }
 
+// The names of a file share a signature also when the Signer can remember no more.
+func TestNamesOfAFileShareASignatureInALargePackage(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it makes 17,000 signatures")
+	}
+	const files = 17_000 // more than a Signer remembers
+	var b bytes.Buffer
+	fmt.Fprintf(&b, "%s\n\nType: rpm\nFile-SHA256: %064x\nPackage: p\nVersion: 1\nArchitecture: all\nSelect: all\nHash: sha256\nFiles: %d\nScripts: 0\n", requestFormat, 1, files+4)
+	for n := range files {
+		fmt.Fprintf(&b, "file %064x - a/%08d\n", n, n)
+	}
+	for n, inode := range []int{1, 2, 2, 1} {
+		fmt.Fprintf(&b, "file %064x %d b/%d\n", 1<<40+inode, inode, n)
+	}
+	fmt.Fprintf(&b, "\n%s\n", endOf(1, files+4))
+	r := opened(t, responseTo(t, b.Bytes(), newKey(t, "token")))
+	_, m, _, err := r.read(Identity{SHA256: [32]byte{31: 1}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	v := func(n int) []byte { return m.Files[files+n].Value }
+	if !bytes.Equal(v(0), v(3)) || !bytes.Equal(v(1), v(2)) || bytes.Equal(v(0), v(1)) {
+		t.Errorf("%x\n%x\n%x\n%x", v(0), v(1), v(2), v(3))
+	}
+}
+
 // newKeyLike returns the same key without what it remembers.
 func newKeyLike(key *sign.Signer) *sign.Signer {
 	again, err := sign.NewSigner(keyOf[key], key.KeyID())
