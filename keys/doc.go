@@ -1,7 +1,8 @@
 // Package keys opens what signs and judges what is trusted: private keys,
 // certificates and OpenPGP keys. It hands out [crypto.Signer]s, certificates and
 // makers of OpenPGP signatures, and knows no package format. Start with [Open],
-// [LoadCertificates], [OpenPGPSigner] and [LoadKeyring]; [Init] makes new keys.
+// [LoadCertificates], [OpenPGPSigner] and [LoadKeyring]; [Init] makes new keys, and a
+// [CA] issues certificates for others.
 //
 // # Key references
 //

@@ -121,6 +121,7 @@ func runKeysInit(cmd *cobra.Command, o *keysInitOptions) error {
 	if err != nil {
 		return err
 	}
+	defer clear(passphrase)
 	ca := o.ca.source(source)
 	options := keys.InitOptions{
 		Dir: o.dir, CADir: o.caDir, CAKey: o.ca.key, CACert: o.ca.cert, SigningKeys: o.signingKeys,

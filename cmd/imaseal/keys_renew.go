@@ -84,6 +84,7 @@ func runKeysRenew(cmd *cobra.Command, o *keysRenewOptions, path string) (err err
 	if err != nil {
 		return err
 	}
+	defer clear(passphrase)
 	made, err := ca.Renew(cmd.Context(), keys.RenewOptions{
 		Old: path, NewKey: o.newKey, Type: o.keyType, Passphrase: passphrase,
 		Name: o.name, Days: o.days, Out: o.out, Others: o.others, Now: time.Now(),
