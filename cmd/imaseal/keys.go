@@ -39,6 +39,11 @@ func keyTypeNames() (names []string) {
 	return names
 }
 
+// tableHelp sets a table apart in a help text, so that a man page keeps its lines.
+func tableHelp(table string) string {
+	return "    " + strings.ReplaceAll(strings.TrimSuffix(table, "\n"), "\n", "\n    ") + "\n"
+}
+
 // orList writes words as in a sentence.
 func orList(words []string) string {
 	last := len(words) - 1
@@ -77,9 +82,7 @@ it is the same. They never give the PIN of a CA's token.
 Existing files are never overwritten. When a run is killed, the same command finishes
 what it began.
 
-Which kernels verify signatures by which type of key:
-
-`) + "\n" + kernel.KeyTypeHelp() + exitStatusHelp,
+Which kernels verify signatures by which type of key:`) + "\n\n" + tableHelp(kernel.KeyTypeHelp()) + exitStatusHelp,
 		Example: examples(
 			`imaseal keys init --dir keys --no-passphrase`,
 			`imaseal keys init --dir keys/rsa --ca-dir keys/ca --type rsa2048 --name "Example release 1" --days 730 --passphrase-file passphrase`,

@@ -35,9 +35,7 @@ Of a private key the public half is shown. No passphrase is asked for where the
 certificate stands beside it in the clear, by the same name: signing.crt beside
 signing.key. KEY may be a token's or a service's, as for imaseal sign:
 
-  imaseal keys show 'pkcs11:token=release;object=signing'
-
-`) + "\n" + kernel.KeyTypeHelp() + "\n" + kernel.SignatureHelp() + exitStatusHelp,
+    imaseal keys show 'pkcs11:token=release;object=signing'`) + "\n\n" + tableHelp(kernel.KeyTypeHelp()) + "\n" + tableHelp(kernel.SignatureHelp()) + exitStatusHelp,
 		Example: examples(
 			`imaseal keys show keys/signing.crt`,
 			`imaseal keys show --json --ca keys/ca.crt --with keys keys/signing.key`),
