@@ -62,7 +62,7 @@ func (s *snapshot) checkFreelist(seen visited) error {
 	if _, err := s.file.ReadAt(header[:], at); err != nil {
 		return damaged("free list: %v", err)
 	}
-	le := binary.LittleEndian
+	le := binary.NativeEndian
 	overflow := uint64(le.Uint32(header[12:]))
 	count, from := uint64(le.Uint16(header[10:])), int64(headerSize)
 	if count == 0xffff { // the number stands in the first place of the list

@@ -10,11 +10,11 @@ import (
 	"github.com/imaseal/imaseal/sign"
 )
 
-// The file is a bbolt database, version 2, little endian, with pages of 4096 bytes
-// whatever the machine's are. Page 0 and page 1 are its meta pages; the one with
-// the higher transaction number counts:
+// The file is a bbolt database, version 2, in the byte order of the machine, with
+// pages of 4096 bytes whatever the machine's are. Page 0 and page 1 are its meta
+// pages; the one with the higher transaction number counts:
 //
-//	 0  id, flags, count, overflow   8+2+2+4 bytes, as on every page
+//	0   id, flags, count, overflow   8+2+2+4 bytes, as on every page
 //	16  magic, version, page size, flags   4 bytes each
 //	32  page of the root bucket
 //	40  sequence number of the root bucket: our brand
@@ -74,7 +74,7 @@ type metaPage struct {
 // parseMeta reads a meta page of our brand. ok says that all of it holds; sound
 // that bbolt would take it, which looks at less.
 func parseMeta(page []byte) (m metaPage, ok, sound bool) {
-	le := binary.LittleEndian
+	le := binary.NativeEndian
 	sum := fnv.New64a()
 	sum.Write(page[headerSize : metaSize-8])
 	sound = le.Uint32(page[16:]) == magic && le.Uint32(page[20:]) == dbVersion && le.Uint64(page[72:]) == sum.Sum64()
@@ -87,13 +87,13 @@ func parseMeta(page []byte) (m metaPage, ok, sound bool) {
 
 // branded reports whether page, of metaSize bytes at least, has our brand.
 func branded(page []byte) bool {
-	return binary.LittleEndian.Uint32(page[16:]) == magic && string(page[brandOffset:brandOffset+len(brand)]) == brand
+	return binary.NativeEndian.Uint32(page[16:]) == magic && string(page[brandOffset:brandOffset+len(brand)]) == brand
 }
 
 // emptyFile is a cache without entries, as bbolt would begin it: two meta pages, an
 // empty free list and an empty root.
 func emptyFile() []byte {
-	le := binary.LittleEndian
+	le := binary.NativeEndian
 	file := make([]byte, 4*pageSize)
 	for i, flags := range []uint16{flagMeta, flagMeta, flagFreelist, flagLeaf} {
 		page := file[i*pageSize:]

@@ -31,8 +31,8 @@ func parseNode(data []byte) (node, error) {
 	if len(data) < headerSize {
 		return n, damaged("a page of %d bytes", len(data))
 	}
-	flags := binary.LittleEndian.Uint16(data[8:])
-	n.count = int(binary.LittleEndian.Uint16(data[10:]))
+	flags := binary.NativeEndian.Uint16(data[8:])
+	n.count = int(binary.NativeEndian.Uint16(data[10:]))
 	n.leaf = flags == flagLeaf
 	switch {
 	case flags != flagLeaf && flags != flagBranch:
@@ -49,9 +49,9 @@ func parseNode(data []byte) (node, error) {
 func (n node) key(i int) ([]byte, error) {
 	at := headerSize + i*elementSize
 	e := n.data[at : at+elementSize]
-	pos, size := binary.LittleEndian.Uint32(e), binary.LittleEndian.Uint32(e[4:])
+	pos, size := binary.NativeEndian.Uint32(e), binary.NativeEndian.Uint32(e[4:])
 	if n.leaf {
-		pos, size = binary.LittleEndian.Uint32(e[4:]), binary.LittleEndian.Uint32(e[8:])
+		pos, size = binary.NativeEndian.Uint32(e[4:]), binary.NativeEndian.Uint32(e[8:])
 	}
 	return n.bytes(at, uint64(pos), uint64(size))
 }
@@ -70,14 +70,14 @@ func (n node) bytes(at int, pos, size uint64) ([]byte, error) {
 func (n node) value(i int) ([]byte, uint32, error) {
 	at := headerSize + i*elementSize
 	e := n.data[at : at+elementSize]
-	le := binary.LittleEndian
+	le := binary.NativeEndian
 	value, err := n.bytes(at, uint64(le.Uint32(e[4:]))+uint64(le.Uint32(e[8:])), uint64(le.Uint32(e[12:])))
 	return value, le.Uint32(e), err
 }
 
 // child returns the page of entry i of a branch.
 func (n node) child(i int) uint64 {
-	return binary.LittleEndian.Uint64(n.data[headerSize+i*elementSize+8:])
+	return binary.NativeEndian.Uint64(n.data[headerSize+i*elementSize+8:])
 }
 
 // search returns the first entry whose key is not less than key, and whether it is
@@ -126,10 +126,10 @@ func (p pages) node(id uint64, buffer []byte) (node, error) {
 	if _, err := p.file.ReadAt(buffer[:pageSize], int64(id)*pageSize); err != nil {
 		return node{}, damaged("page %d: %v", id, err)
 	}
-	if own := binary.LittleEndian.Uint64(buffer); own != id {
+	if own := binary.NativeEndian.Uint64(buffer); own != id {
 		return node{}, damaged("page %d says that it is page %d", id, own)
 	}
-	overflow := binary.LittleEndian.Uint32(buffer[12:])
+	overflow := binary.NativeEndian.Uint32(buffer[12:])
 	if overflow > 0 {
 		if overflow > maxOverflow || id+uint64(overflow) >= p.high {
 			return node{}, damaged("page %d has %d more", id, overflow)

@@ -91,8 +91,8 @@ func TestSeveralProcesses(t *testing.T) {
 	}
 }
 
-// Processes are killed at random moments. The file must be usable after each, and
-// what none of them was writing must still be there.
+// Processes are killed at random moments. After each the file must be whole and
+// take what is written to it.
 func TestKilledProcesses(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	if given := os.Getenv("IMASEAL_TEST_SEED"); given != "" {

@@ -88,8 +88,8 @@ func parseGeneration(name, value []byte, flags uint32) (generation, error) {
 	}
 	g := generation{
 		number: binary.BigEndian.Uint64(name),
-		root:   binary.LittleEndian.Uint64(value),
-		bytes:  binary.LittleEndian.Uint64(value[8:]),
+		root:   binary.NativeEndian.Uint64(value),
+		bytes:  binary.NativeEndian.Uint64(value[8:]),
 	}
 	if g.number >= maxNumber || g.bytes >= maxNumber {
 		return generation{}, damaged("a generation has the number %d and %d bytes", g.number, g.bytes)
