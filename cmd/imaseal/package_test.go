@@ -70,7 +70,7 @@ func writePackages(t *testing.T, dir string) {
 // TestPackages has dpkg, rpm, lintian and rpmlint judge imaseal's own packages, for
 // all machines, and builds them twice.
 func TestPackages(t *testing.T) {
-	needTools(t, "git", "dpkg-deb", "lintian", "rpm", "rpmbuild", "rpmlint")
+	needTools(t, "git", "dpkg-deb", "lintian", "rpm", "rpmbuild", "rpmlint", "objdump")
 	first, err := buildPackages([]string{"TZ=Pacific/Auckland"})
 	if err != nil {
 		t.Fatal(err)
@@ -87,6 +87,12 @@ func TestPackages(t *testing.T) {
 	if want := []string{
 		"imaseal-0.0.1~test-1.aarch64.rpm", "imaseal-0.0.1~test-1.x86_64.rpm",
 		"imaseal-installer_0.0.1~test_amd64.deb", "imaseal-installer_0.0.1~test_arm64.deb", "imaseal-installer_0.0.1~test_armhf.deb",
+		"imaseal-kms-aws-0.0.1~test-1.aarch64.rpm", "imaseal-kms-aws-0.0.1~test-1.x86_64.rpm",
+		"imaseal-kms-aws_0.0.1~test_amd64.deb", "imaseal-kms-aws_0.0.1~test_arm64.deb", "imaseal-kms-aws_0.0.1~test_armhf.deb",
+		"imaseal-kms-azure-0.0.1~test-1.aarch64.rpm", "imaseal-kms-azure-0.0.1~test-1.x86_64.rpm",
+		"imaseal-kms-azure_0.0.1~test_amd64.deb", "imaseal-kms-azure_0.0.1~test_arm64.deb", "imaseal-kms-azure_0.0.1~test_armhf.deb",
+		"imaseal-kms-gcp-0.0.1~test-1.aarch64.rpm", "imaseal-kms-gcp-0.0.1~test-1.x86_64.rpm",
+		"imaseal-kms-gcp_0.0.1~test_amd64.deb", "imaseal-kms-gcp_0.0.1~test_arm64.deb", "imaseal-kms-gcp_0.0.1~test_armhf.deb",
 		"imaseal-rpm-trigger-0.0.1~test-1.noarch.rpm",
 		"imaseal_0.0.1~test_amd64.deb", "imaseal_0.0.1~test_arm64.deb", "imaseal_0.0.1~test_armhf.deb",
 	}; !slices.Equal(names, want) {
@@ -104,7 +110,7 @@ func TestPackages(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if len(again) != 4 {
+		if len(again) != 10 {
 			t.Errorf("%d packages are for amd64 or for every machine", len(again))
 		}
 		for name, content := range again {
@@ -133,6 +139,8 @@ func TestPackages(t *testing.T) {
 			"./etc/imaseal/certs/\n", "./etc/logrotate.d/imaseal\n", "./usr/share/man/man1/imaseal-sign.1.gz\n", "./usr/share/man/man1/imaseal-hook-enable.1.gz\n",
 			"./usr/share/man/man5/imaseal-install.conf.5.gz\n", "./usr/share/man/man8/imaseal-dpkg-deb.8.gz\n",
 			"./usr/share/bash-completion/completions/imaseal\n", "./usr/share/zsh/vendor-completions/_imaseal\n", "./usr/share/fish/vendor_completions.d/imaseal.fish\n",
+			"./usr/lib/imaseal/imaseal-kms-aws\n", "./usr/lib/imaseal/imaseal-kms-gcp\n", "./usr/lib/imaseal/imaseal-kms-azure\n",
+			"\n/usr/lib/imaseal/imaseal-kms-aws\n", "\n/usr/share/doc/imaseal-kms-aws/services.md\n", "Depends: ca-certificates, imaseal\n",
 			"./usr/share/doc/imaseal/copyright\n", "./usr/share/doc/imaseal-installer/changelog.gz\n", "./usr/share/doc/imaseal/third-party-notices.gz\n",
 			"\n/usr/share/licenses/imaseal/LICENSE\n", "\n/usr/share/man/man1/imaseal-sign.1.gz\n", "\n/usr/share/zsh/site-functions/_imaseal\n", "\nrpm-plugin-ima",
 		} {
@@ -155,10 +163,53 @@ func TestPackages(t *testing.T) {
 	})
 	t.Run("they say what they are", func(t *testing.T) {
 		said := runIn(t, dir, `for deb in *.deb; do rm -rf root; dpkg-deb -x $deb root; file -b root/usr/bin/imaseal root/usr/lib/imaseal/dpkg-deb 2>/dev/null | grep ELF | sed "s/^/$deb: /"; done`)
-		for arch, machine := range map[string]string{"amd64": "x86-64", "arm64": "ARM aarch64", "armhf": "32-bit LSB executable, ARM, EABI5"} {
-			if n := len(regexp.MustCompile(arch+`\.deb: .*`+machine+`.*statically linked.*stripped`).FindAllString(said, -1)); n != 2 {
-				t.Errorf("%d programs are for %s:\n%s", n, arch, said)
+		for arch, machine := range map[string]string{"amd64": "64-bit LSB [a-z ]*, x86-64", "arm64": "64-bit LSB [a-z ]*, ARM aarch64", "armhf": "32-bit LSB [a-z ]*, ARM, EABI5"} {
+			// The hook runs while the C library is replaced; imaseal loads PKCS #11 modules.
+			for name, kind := range map[string]string{"imaseal-installer": "statically linked", "imaseal": "dynamically linked"} {
+				if n := len(regexp.MustCompile(`(?m)^`+name+`_.*_`+arch+`\.deb: ELF `+machine+`.*`+kind+`.* stripped$`).FindAllString(said, -1)); n != 1 {
+					t.Errorf("%d programs of %s are for %s and %s:\n%s", n, name, arch, kind, said)
+				}
 			}
+		}
+	})
+	t.Run("the programs of the clouds", func(t *testing.T) {
+		for arch, machine := range map[string]string{"amd64": "x86-64", "arm64": "ARM aarch64", "armhf": "ARM, EABI5"} {
+			for cloud, module := range map[string]string{"aws": "github.com/aws/aws-sdk-go-v2", "gcp": "google.golang.org/api", "azure": "github.com/Azure/azure-sdk-for-go/sdk/azidentity"} {
+				name := "imaseal-kms-" + cloud
+				out := runIn(t, dir, "rm -rf root; dpkg-deb -x "+name+"_*_"+arch+".deb root; file -b root/usr/lib/imaseal/"+name+"; zcat root/usr/share/doc/"+name+"/third-party-notices.gz")
+				if !regexp.MustCompile(`^ELF .*`+machine+`.*statically linked.* stripped\n`).MatchString(out) || !strings.Contains(out, "\n"+module+" v") || strings.Contains(out, "pkcs11") {
+					t.Errorf("%s for %s: %.300s", name, arch, out)
+				}
+			}
+		}
+		// The program for this machine is one, and says so.
+		arch := strings.TrimSpace(runIn(t, dir, "dpkg --print-architecture"))
+		out := runIn(t, dir, "rm -rf root; dpkg-deb -x imaseal-kms-gcp_*_"+arch+`.deb root; echo '{"imaseal":"sign-1","key":"gcpkms://x"}' | root/usr/lib/imaseal/imaseal-kms-gcp || true`)
+		if !strings.Contains(out, `"error":"key \"gcpkms://x\": it should read gcpkms://projects/`) {
+			t.Errorf("%s", out)
+		}
+	})
+	t.Run("the C library that they need", func(t *testing.T) {
+		// What the program says of itself, not what scripts/package has read.
+		out := runIn(t, dir, `for deb in imaseal_*.deb; do rm -rf root; dpkg-deb -x $deb root
+			echo "$(objdump -T root/usr/bin/imaseal | sed -n 's/.*GLIBC_\([0-9.]*\).*/\1/p' | sort -V | tail -n 1) $(dpkg-deb -f $deb Depends)"; done
+			rm -rf root; dpkg-deb -x imaseal_*_amd64.deb root
+			objdump -T root/usr/bin/imaseal | grep -o 'GLIBC_[0-9.]*' | sort -u | sed 's/.*/libc.so.6(&)(64bit)/' >uses
+			rpm -qp --requires *.x86_64.rpm | sort -u >requires; comm -23 uses requires`)
+		lines := strings.Split(strings.TrimSpace(out), "\n")
+		if len(lines) != 3 {
+			t.Errorf("what the programs and the packages need: %q", lines) // a fourth is missing in the .rpm
+		}
+		for _, line := range lines {
+			if version, depends, _ := strings.Cut(line, " "); version == "" || depends != "libc6 (>= "+version+")" {
+				t.Errorf("symbols up to %s are used, and the package depends on %s", version, depends)
+			}
+		}
+	})
+	t.Run("they have PKCS #11", func(t *testing.T) {
+		out := runIn(t, dir, `rm -rf root; dpkg-deb -x imaseal_*_amd64.deb root; ! root/usr/bin/imaseal sign --key 'pkcs11:token=a?module-path=/missing.so' imaseal_*_amd64.deb 2>&1; zcat root/usr/share/doc/imaseal/third-party-notices.gz`)
+		if !strings.Contains(out, "/missing.so: no such file") || !strings.Contains(out, "github.com/miekg/pkcs11") {
+			t.Errorf("%.500s", out)
 		}
 	})
 }
@@ -178,8 +229,8 @@ func TestPackagesSigned(t *testing.T) {
 		}
 	}
 	out := runIn(t, dir, "imaseal verify --require all --cert keys/signing.crt .")
-	if n := strings.Count(out, "  ok\n"); n != 4 {
-		t.Errorf("%d packages are good, not 4:\n%s", n, out)
+	if n := strings.Count(out, "  ok\n"); n != 10 {
+		t.Errorf("%d packages are good, not 10:\n%s", n, out)
 	}
 }
 
