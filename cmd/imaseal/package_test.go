@@ -53,7 +53,7 @@ var ownPackages = sync.OnceValues(func() (map[string][]byte, error) {
 	return buildPackages(nil, "--arch", strings.TrimSpace(string(arch)))
 })
 
-// writePackages lays imaseal's own packages into dir.
+// writePackages lays imaseal's own packages for installed systems into dir.
 func writePackages(t *testing.T, dir string) {
 	t.Helper()
 	made, err := ownPackages()
@@ -61,6 +61,9 @@ func writePackages(t *testing.T, dir string) {
 		t.Fatal(err)
 	}
 	for name, content := range made {
+		if strings.HasPrefix(name, "imaseal-kms-") {
+			continue // they sign, elsewhere
+		}
 		if err := os.WriteFile(filepath.Join(dir, name), content, 0o644); err != nil {
 			t.Fatal(err)
 		}
