@@ -112,12 +112,12 @@ type client struct {
 func newClient(cfg *config) *client {
 	return &client{config: cfg, http: &http.Client{
 		CheckRedirect: checkRedirect,
+		// HTTP/1.1: a request that hangs then takes one connection with it, not all.
 		Transport: &http.Transport{
 			Proxy:               http.ProxyFromEnvironment,
 			DialContext:         (&net.Dialer{Timeout: connectTimeout}).DialContext,
 			TLSHandshakeTimeout: connectTimeout,
 			TLSClientConfig:     cfg.tls,
-			ForceAttemptHTTP2:   true,
 			MaxIdleConnsPerHost: maxInFlight,
 			IdleConnTimeout:     time.Minute,
 			DisableCompression:  true, // a bound on the body is then one on what is received

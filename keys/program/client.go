@@ -118,7 +118,11 @@ type client struct {
 
 // start starts the program and returns its first line. The caller holds mu.
 func (c *client) start(ctx context.Context) (welcome, error) {
-	p, w, public, err := startProcess(ctx, c.ctx, c.argv, c.o.Key, func(line string) { c.o.Note(c.name + ": " + line) })
+	p, w, public, err := startProcess(ctx, c.ctx, c.argv, c.o.Key, func(line string) {
+		if c.ctx.Err() == nil { // what it says of being interrupted is no news
+			c.o.Note(c.name + ": " + line)
+		}
+	})
 	if err != nil {
 		return w, err
 	}
@@ -168,6 +172,9 @@ func permanent(err error) error { return errors.New(err.Error()) }
 // sign is a [remote.SignFunc]: one line.
 func (c *client) sign(ctx context.Context, batch []remote.Digest) ([]remote.Result, error) {
 	p, err := c.running(ctx)
+	if err == nil {
+		err = ctx.Err() // a start may have taken long: the new process does not hang
+	}
 	if err != nil {
 		return nil, err
 	}
