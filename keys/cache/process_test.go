@@ -240,3 +240,59 @@ func TestAFaultInAMappingIsAnError(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// Who waits for the lock of a file that is replaced meanwhile must not write into
+// the one that has no name any more.
+func TestTheFileIsReplacedWhileItsLockIsWaitedFor(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "cache")
+	fill(t, path, Options{}, 0, 10, 512)
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	var waiting sync.WaitGroup
+	waiting.Go(func() { fill(t, path, Options{patience: time.Minute}, 10, 20, 512) })
+	for !waitsForLock(t, f) {
+		time.Sleep(time.Millisecond)
+	}
+	if err := os.WriteFile(path+".new", emptyFile(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+	waiting.Wait()
+	c := open(t, path, Options{})
+	if n := found(t, c, 0, 20, 512); n != 10 {
+		t.Errorf("%d are in the new file, of 10 that were written after it came", n)
+	}
+}
+
+// waitsForLock reports whether this process has f's file open for writing.
+func waitsForLock(t *testing.T, f *os.File) bool {
+	t.Helper()
+	info, err := f.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	open, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, fd := range open {
+		name := filepath.Join("/proc/self/fd", fd.Name())
+		link, err := os.Lstat(name)
+		if err != nil || link.Mode()&0o200 == 0 {
+			continue
+		}
+		if other, err := os.Stat(name); err == nil && os.SameFile(info, other) {
+			return true
+		}
+	}
+	return false
+}
