@@ -62,6 +62,9 @@ func (ca *CA) Issue(ctx context.Context, o IssueOptions) (*Issued, error) {
 			return nil, err
 		}
 	}
+	if err := finishBefore(o.Out); err != nil {
+		return nil, err
+	}
 	made := &Issued{KeyFiles: keyFilesAt(trimEnding(o.Out))}
 	made.Key = ""
 	if len(o.Request.Ignored) > 0 {

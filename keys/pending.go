@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -46,18 +47,33 @@ func openPending(dir string) (p *pendingFolder, finished []string, err error) {
 		return nil, nil, err
 	}
 	p = &pendingFolder{dir: dir, lock: f}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		p.close()
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, nil, fmt.Errorf("%s: another imaseal is making keys there: wait for its end", dir)
-		}
-		return nil, nil, fmt.Errorf("locking %s: %w", dir, err)
+	if err := lockFolder(f); err != nil {
+		f.Close()
+		return nil, nil, fmt.Errorf("%s: %w", dir, err)
 	}
 	if finished, err = p.finish(); err != nil {
 		p.close()
 		return nil, nil, err
 	}
 	return p, finished, nil
+}
+
+// lockPatience is how long the lock of another run is waited for, which holds it only
+// while it writes.
+const lockPatience = 2 * time.Second
+
+func lockFolder(f *os.File) error {
+	for end := time.Now().Add(lockPatience); ; time.Sleep(20 * time.Millisecond) {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		switch {
+		case err == nil:
+			return nil
+		case !errors.Is(err, unix.EWOULDBLOCK):
+			return fmt.Errorf("it cannot be locked: %w", err)
+		case time.Now().After(end):
+			return errors.New("another imaseal is making keys there: wait for its end")
+		}
+	}
 }
 
 func (p *pendingFolder) close() {
@@ -70,15 +86,33 @@ func (p *pendingFolder) close() {
 // any, and returns the paths of those that it put in place. A folder that is not
 // there needs nothing.
 func finishPending(dir string) ([]string, error) {
-	p, finished, err := openPending(dir)
-	if errors.Is(err, fs.ErrNotExist) {
+	left := false
+	for _, name := range []string{stagingName, pendingName} {
+		there, err := exists(filepath.Join(dir, name))
+		if err != nil {
+			return nil, err
+		}
+		left = left || there
+	}
+	if !left {
 		return nil, nil
 	}
+	p, finished, err := openPending(dir)
 	if err != nil {
 		return nil, err
 	}
 	p.close()
 	return finished, nil
+}
+
+// finishBefore finishes what was interrupted in the folder of a file that is to be
+// made. That there was something is an error: it may be the very file.
+func finishBefore(path string) error {
+	finished, err := finishPending(filepath.Dir(path))
+	if err != nil || len(finished) == 0 {
+		return err
+	}
+	return fmt.Errorf("an earlier run was interrupted, and what it made is in place only now: %s: use it, or run this command again for something else", strings.Join(finished, ", "))
 }
 
 // folderOf returns the folder dir among those that are open, however it was named,

@@ -227,6 +227,10 @@ func TestTwoRunsDoNotDisturbEachOther(t *testing.T) {
 	}
 	_, err = Init(t.Context(), InitOptions{Dir: dir})
 	checkError(t, err, dir, "another imaseal is making keys")
+	// What only reads there is not disturbed.
+	if finished, err := finishPending(filepath.Dir(dir)); err != nil || finished != nil {
+		t.Errorf("%q, %v", finished, err)
+	}
 	if _, err := os.Stat(first.staging()); err != nil {
 		t.Errorf("the other's work is gone: %v", err)
 	}
@@ -264,5 +268,42 @@ func TestLinkNew(t *testing.T) {
 	}
 	if err := moveNew(to, from); !errors.Is(err, unix.ENOENT) {
 		t.Error(err)
+	}
+}
+
+// What a killed run left is put in place, and told, before a new file takes its name.
+func TestAnInterruptedRenewalIsFinished(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	ca := testCA(t, dir)
+	old := filepath.Join(dir, "keys/signing.crt")
+	request := loadRequest(t, filepath.Join(dir, "keys/signing.key"))
+	for name, again := range map[string]func(out string) error{
+		"renew": func(string) error {
+			_, err := ca.Renew(t.Context(), RenewOptions{Old: old, NewKey: true})
+			return err
+		},
+		"issue": func(out string) error {
+			_, err := ca.Issue(t.Context(), IssueOptions{Request: request, Name: "x", Out: out})
+			return err
+		},
+		"request": func(out string) error {
+			return MakeRequest(t.Context(), RequestOptions{Key: ca.key, Out: out + ".csr"})
+		},
+	} {
+		left := filepath.Join(dir, "keys", pendingName)
+		if err := os.Mkdir(left, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		writeFile(t, filepath.Join(left, name+"-2.key"), []byte("precious"))
+		writeFile(t, filepath.Join(left, listName), []byte(name+"-2.key\n"))
+		err := again(filepath.Join(dir, "keys", name))
+		checkError(t, err, "was interrupted", name+"-2.key")
+		if files := tree(t, filepath.Join(dir, "keys")); files[name+"-2.key"] != "0600 precious" || len(files[pendingName+"/"]) > 0 {
+			t.Errorf("%s left %q", name, slices.Sorted(maps.Keys(files)))
+		}
+		if err := again(filepath.Join(dir, "keys", name)); err != nil {
+			t.Errorf("%s, once more: %v", name, err)
+		}
 	}
 }

@@ -62,6 +62,12 @@ func (ca *CA) Renew(ctx context.Context, o RenewOptions) (*Renewed, error) {
 	}
 	base := o.Out
 	if base == "" {
+		base = o.Old
+	}
+	if err := finishBefore(base); err != nil {
+		return nil, err
+	}
+	if o.Out == "" {
 		if base, err = nextBase(o.Old); err != nil {
 			return nil, err
 		}

@@ -202,6 +202,9 @@ func MakeRequest(ctx context.Context, o RequestOptions) error {
 	if err != nil {
 		return err
 	}
+	if err := finishBefore(o.Out); err != nil {
+		return err
+	}
 	if err := refuseExisting(o.Out); err != nil {
 		return err
 	}
