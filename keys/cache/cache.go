@@ -22,7 +22,7 @@
 // # Bounds
 //
 // The file never grows beyond Options.MaxBytes. Signatures are in generations, some
-// ten of which fill the file, and the oldest makes room for a new one. Once the file
+// eight of which fill the file, and the oldest makes room for a new one. Once the file
 // is half full, what is used of the older half moves to the newest generation: so
 // the signatures that go are those that were not used for longest, to within a
 // generation or so.
