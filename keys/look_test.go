@@ -99,6 +99,9 @@ func TestLookAtRefuses(t *testing.T) {
 	alone := writeFile(t, filepath.Join(dir, "alone.key"), content)
 	_, err = LookAt(t.Context(), alone, OpenOptions{Passphrase: answer("wrong", nil)})
 	checkError(t, err, "alone.key", "wrong passphrase")
+	if holdsSecret(err.Error(), content) || strings.Contains(err.Error(), `"wrong"`) {
+		t.Errorf("the error tells a secret: %v", err)
+	}
 	_, err = LookAt(t.Context(), alone, OpenOptions{})
 	checkError(t, err, "alone.key", "encrypted")
 	_, err = LookAt(t.Context(), writeFile(t, filepath.Join(dir, "text"), []byte("no key\n")), OpenOptions{})

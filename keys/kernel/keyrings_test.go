@@ -84,7 +84,8 @@ func TestMadeUpLines(t *testing.T) {
 	spoofed := procKeys +
 		"0000000f I--Q---     1 perm 3f010000  1000  1000 user      a\n" +
 		"00000003 I------     1 perm 1f0f0000     0     0 keyring   .ima: 1\n" + // a number that exists
-		"00000123 I------     1 perm 1f0f0000     0     0 keyring   .machine: 1: 4\n" // one that does not
+		"00000123 I------     1 perm 1f0f0000     0     0 keyring   .machine: 1: 4\n" + // one that does not
+		"00000124 I------     1 perm 1f0f0000     0     0 keyring   .platform: 1: 4\n" // one of another key, which root does not see
 	keys, err := ParseKeys(strings.NewReader(spoofed))
 	if err != nil {
 		t.Fatal(err)
@@ -95,8 +96,11 @@ func TestMadeUpLines(t *testing.T) {
 	rings := gather(keys, &asker{
 		members: func(int32) ([]int32, error) { return nil, nil },
 		describe: func(serial int32) (string, error) {
-			if serial == 0x123 {
+			switch serial {
+			case 0x123:
 				return "", unix.ENOKEY
+			case 0x124:
+				return "keyring;1000;1000;3f010000;mine", nil
 			}
 			for _, k := range keys {
 				if k.Serial == serial {
@@ -106,7 +110,7 @@ func TestMadeUpLines(t *testing.T) {
 			return "", unix.ENOKEY
 		},
 	})
-	if len(rings.Named(".machine")) != 0 || len(rings.Named(ringBuiltin)) != 1 {
+	if len(rings.Named(ringMachine)) != 0 || len(rings.Named(ringPlatform)) != 0 || len(rings.Named(ringBuiltin)) != 1 {
 		t.Errorf("keyrings that the kernel does not know: %+v", rings.Rings)
 	}
 }
