@@ -343,3 +343,42 @@ func TestVaultSecrets(t *testing.T) {
 		t.Error("the token was not where it was looked for")
 	}
 }
+
+// TestVaultFolderIsResumed has the token expire in the middle of a folder. Nobody asks
+// again; the next run signs what is left.
+func TestVaultFolderIsResumed(t *testing.T) {
+	const n = 12
+	s := newService(t, p256Key(t), "deb", readShared(t, helloDeb))
+	want := s.byFile()
+	folder := s.path("folder")
+	for i := range n {
+		// Each has a file of its own, or one request would do for all.
+		s.write(filepath.Join(folder, fmt.Sprintf("%02d.deb", i)), appendEntries(theData, tarFile("./usr/share/own", fmt.Sprint(i)))(t, s.content))
+	}
+	var denied atomic.Int32
+	s.vault.Disturb = func(i int, w http.ResponseWriter, _ *http.Request) bool {
+		if i > 9 {
+			denied.Add(1)
+			vaulttest.Fail(w, http.StatusForbidden, "permission denied")
+		}
+		return i > 9
+	}
+	out, err := s.by(vaultKey, "--jobs", "1", folder).CombinedOutput()
+	if exit, ok := err.(*exec.ExitError); !ok || exit.ExitCode() != exitError {
+		t.Errorf("%v: %s", err, out)
+	}
+	signed := strings.Count(string(out), ".deb: signed")
+	if failed := strings.Count(string(out), ".deb: signing with key"); signed == 0 || failed == 0 || signed+failed != n {
+		t.Errorf("%d were signed, %d failed: %s", signed, failed, out)
+	}
+	if denied.Load() != 1 {
+		t.Errorf("it was asked %d times after the token had expired", denied.Load())
+	}
+	s.vault.SetDisturb(nil)
+	if out := s.must(s.by(vaultKey, folder)); strings.Count(out, ".deb: already signed") != signed {
+		t.Errorf("not %d were signed already: %s", signed, out)
+	}
+	s.must(exec.Command(s.command, "verify", "--cert", s.cert, folder))
+	s.must(s.by(vaultKey, s.pkg))
+	s.mustBeSigned(want)
+}
