@@ -12,6 +12,8 @@ import (
 	"os"
 	"runtime"
 	"strings"
+	"sync/atomic"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -170,7 +172,9 @@ func (h *hosting) run(ctx context.Context, rules *split.Rules, stdin io.Reader, 
 		if _, err := request.Seek(0, io.SeekStart); err != nil {
 			return err
 		}
-		if err := split.Sign(ctx, request, w, key.Signer, s, split.SignOptions{Jobs: h.jobs}); err != nil {
+		count, stop := h.progress(s.Digests)
+		defer stop()
+		if err := split.Sign(ctx, request, w, key.Signer, s, split.SignOptions{Jobs: h.jobs, Progress: count}); err != nil {
 			return h.fail(s, id, identity, err)
 		}
 		// Whoever has the response can find it in the log, whatever happens from here on.
@@ -190,6 +194,31 @@ func (h *hosting) run(ctx context.Context, rules *split.Rules, stdin io.Reader, 
 		h.out.note("audit log: entry %d, head %s", h.result.LogSequence, h.result.LogHead)
 	}
 	return nil
+}
+
+// progressEvery is how often is told how far the signing is.
+const progressEvery = 10 * time.Second
+
+// progress tells now and then how many digests of all are signed. It returns what is to
+// be called with how many more there are, and what ends the telling.
+func (h *hosting) progress(all int) (count func(int), stop func()) {
+	var done atomic.Int64
+	ticker := time.NewTicker(progressEvery)
+	end := make(chan struct{})
+	go func() {
+		for {
+			select {
+			case <-ticker.C:
+				h.out.note("signed %d of %d digests so far", done.Load(), all)
+			case <-end:
+				return
+			}
+		}
+	}()
+	return func(n int) { done.Add(int64(n)) }, func() {
+		ticker.Stop()
+		close(end)
+	}
 }
 
 // check reads the request into spool.
