@@ -33,7 +33,8 @@ type Signer struct {
 	health health
 
 	mu      sync.Mutex // guards what follows
-	waiting []*call
+	waiting map[crypto.Hash][]*call
+	queued  int  // calls of all time
 	active  int  // requests in flight, or waiting to be made again
 	proven  bool // one has succeeded
 	running sync.WaitGroup
@@ -42,6 +43,7 @@ type Signer struct {
 // A call is a Sign that waits for its result.
 type call struct {
 	Digest
+	number   int // in the order of the calls
 	result   Result
 	attempts int
 	done     chan struct{}
@@ -50,7 +52,7 @@ type call struct {
 // NewSigner returns a Signer for the service that sign asks, whose key is public. It
 // cannot be used after ctx is done; Close it.
 func NewSigner(ctx context.Context, public crypto.PublicKey, sign SignFunc, o Options) *Signer {
-	s := &Signer{public: public, sign: sign, o: o.withDefaults()}
+	s := &Signer{public: public, sign: sign, o: o.withDefaults(), waiting: map[crypto.Hash][]*call{}}
 	s.health.o = s.o
 	s.ctx, s.cancel = context.WithCancelCause(ctx)
 	return s
@@ -102,7 +104,9 @@ func (s *Signer) queue(c *call) error {
 	if s.ctx.Err() != nil {
 		return fmt.Errorf("%s: %w", s.o.Name, context.Cause(s.ctx))
 	}
-	s.waiting = append(s.waiting, c)
+	s.queued++
+	c.number = s.queued
+	s.waiting[c.Hash] = append(s.waiting[c.Hash], c)
 	s.start()
 	return nil
 }
@@ -113,27 +117,31 @@ func (s *Signer) start() {
 	if s.proven {
 		limit = s.o.InFlight
 	}
-	for s.active < limit && len(s.waiting) > 0 {
+	for s.active < limit {
 		batch := s.take()
+		if batch == nil {
+			return
+		}
 		s.active++
 		s.running.Go(func() { s.run(batch) })
 	}
 }
 
-// take removes the next batch from those that wait: the first call, and those by the
-// same hash.
+// take removes the next batch from those that wait: the call that waits longest, and
+// those by the same hash. It returns nil when nobody waits.
 func (s *Signer) take() []*call {
-	h := s.waiting[0].Hash
-	var batch, rest []*call
-	for _, c := range s.waiting {
-		if c.Hash == h && len(batch) < s.o.Batch {
-			batch = append(batch, c)
-		} else {
-			rest = append(rest, c)
+	var next []*call
+	for _, calls := range s.waiting {
+		if len(calls) > 0 && (next == nil || calls[0].number < next[0].number) {
+			next = calls
 		}
 	}
-	s.waiting = rest
-	return batch
+	if next == nil {
+		return nil
+	}
+	n := min(len(next), s.o.Batch)
+	s.waiting[next[0].Hash] = next[n:]
+	return next[:n:n]
 }
 
 // run makes requests until each call of batch has its result.
@@ -212,7 +220,10 @@ func (s *Signer) later(batch []*call, d time.Duration) {
 	batch = s.wait(batch, d)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.waiting = append(batch, s.waiting...)
+	if len(batch) > 0 {
+		h := batch[0].Hash
+		s.waiting[h] = append(batch, s.waiting[h]...)
+	}
 	s.start()
 }
 
