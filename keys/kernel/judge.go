@@ -131,19 +131,22 @@ func judgeKey(found *problems, cert *x509.Certificate, t Target) {
 		found.add(severity, "key type", "%s", err)
 		return
 	}
+	// Distributions carry changes back, so what the configuration has counts for more
+	// than the version. It does not tell P-521 from the other curves.
+	known := t.Config != nil && t.Config.Has(typ.Option) && typ.Name != "p521"
 	switch {
-	case t.before(typ.Since):
-		severity := Useless
-		if typ.Name == "p521" { // an unknown curve is an error of parsing
-			severity = Refused
-		}
-		found.add(severity, "key type", "kernels verify %s since Linux %s, this one is %s", typ.Label, typ.Since, t.Version)
 	case t.Config != nil && !t.Config.Has(typ.Option):
 		hint := ""
 		if typ.Option == optionECDSA {
 			hint = ": for it make a key of type rsa2048"
 		}
 		found.add(Useless, "key type", "this kernel has no %s, so it does not verify %s%s", typ.Option, typ.Label, hint)
+	case t.before(typ.Since) && !known:
+		severity := Useless
+		if typ.Name == "p521" { // an unknown curve is an error of parsing
+			severity = Refused
+		}
+		found.add(severity, "key type", "kernels verify %s since Linux %s, this one is %s", typ.Label, typ.Since, t.Version)
 	}
 }
 
@@ -178,14 +181,15 @@ func judgeIdentifier(found *problems, cert *x509.Certificate) {
 
 // judgeUsage is restrict_link_by_digsig of crypto/asymmetric_keys/restrict.c.
 func judgeUsage(found *problems, cert *x509.Certificate, t Target) {
+	severity, since := Refused, fmt.Sprintf("since Linux %s", sinceDigitalSignature)
 	if t.before(sinceDigitalSignature) {
-		return
+		severity, since = Notice, since+", and earlier where a distribution carried it back"
 	}
 	if cert.KeyUsage&x509.KeyUsageDigitalSignature == 0 {
-		found.add(Refused, "usage", "its key usage has no digitalSignature, which .ima wants since Linux %s", sinceDigitalSignature)
+		found.add(severity, "usage", "its key usage has no digitalSignature, which .ima wants %s", since)
 	}
 	if cert.IsCA || cert.KeyUsage&x509.KeyUsageCertSign != 0 {
-		found.add(Refused, "CA", "it is that of a CA (CA:TRUE or keyCertSign), which .ima refuses since Linux %s", sinceDigitalSignature)
+		found.add(severity, "CA", "it is that of a CA (CA:TRUE or keyCertSign), which .ima refuses %s", since)
 	}
 }
 
