@@ -66,7 +66,6 @@ var (
 	line4b  = "file " + digest4 + " 1 usr/bin/hi\n"
 	line5   = "file " + strings.Repeat("5", 64) + ` - usr/share/odd\134name` + "\n"
 	script6 = "script " + strings.Repeat("6", 64) + " - postinst\n"
-	file8   = "file " + strings.Repeat("8", 128) + " - usr/bin/hello\n"
 )
 
 func TestHostileRequests(t *testing.T) {
