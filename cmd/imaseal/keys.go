@@ -194,6 +194,8 @@ func printNext(w io.Writer, made *keys.InitResult, keyType string) error {
 	say("    kernels with a trusted keyring (.ima): %s must be built into the kernel,", ca)
 	say("    or in the .machine keyring; then")
 	say(`      keyctl padd asymmetric "" %%keyring:.ima < %s`, first.DER)
+	say("    so that it is loaded at each boot, as root there:")
+	say("      imaseal keys install --root / --cert %s", first.Cert)
 	if !strings.HasPrefix(keyType, "rsa") {
 		say("- Debian 12's stock kernel (6.1) verifies RSA only: for such machines make a key")
 		say("  with --type rsa2048.")
