@@ -2,6 +2,7 @@ package main
 
 import (
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -51,5 +52,30 @@ func TestCAOnAToken(t *testing.T) {
 	s.fails(keysCommand("init", "--dir", s.path("wrong"), "--no-passphrase", "--ca-key", s.key("none"), "--ca-passphrase-file", s.pin), "has no private key")
 	if out, err := exec.Command("sh", "-c", "ls "+s.path("wrong")).CombinedOutput(); err == nil {
 		t.Errorf("a failure left %s", out)
+	}
+}
+
+// TestCAInAProgram: what signs for a CA is any key reference; one that lies is found out
+// before a file is written.
+func TestCAInAProgram(t *testing.T) {
+	needTools(t, "openssl")
+	dir := t.TempDir()
+	signer := filepath.Join(dir, "signer")
+	buildSigner(t, signer)
+	runIn(t, dir, `openssl genpkey -quiet -algorithm EC -pkeyopt ec_paramgen_curve:P-384 -out root.key
+		imaseal keys init --dir keys --no-passphrase --ca-key "exec:$PWD/signer?good,$PWD/root.key" --ca-cert root.crt
+		imaseal keys request --key "exec:$PWD/signer?good,$PWD/root.key" --out root.csr
+		openssl verify -x509_strict -check_ss_sig -CAfile root.crt keys/signing.crt
+		openssl req -in root.csr -noout -verify`)
+	lies := `--ca-key "exec:$PWD/signer?lies,$PWD/root.key" --ca-cert `
+	for _, line := range []string{
+		"keys init --dir lies --no-passphrase " + lies + "lies.crt",
+		"keys issue --name x --out lies.crt " + lies + "root.crt keys/signing.key",
+		"keys renew --out lies " + lies + "root.crt keys/signing.crt",
+	} {
+		out := runIn(t, dir, "! imaseal "+line+"; ! ls lies* 2>/dev/null")
+		if !strings.Contains(out, "signature returned by signer is invalid") {
+			t.Errorf("%s: %s", line, out)
+		}
 	}
 }
