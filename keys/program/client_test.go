@@ -116,7 +116,7 @@ func TestJobsAreBounded(t *testing.T) {
 func TestProgramRecovers(t *testing.T) {
 	for behaviour, want := range map[string]string{
 		"dies once":                "trying again for 2m0s",
-		"hangs once":               "no answer within 2s: trying again",
+		"hangs once":               "no answer within 4s: trying again",
 		"is throttled":             "",
 		"starts on the second try": "no network yet: trying again",
 	} {
@@ -124,7 +124,7 @@ func TestProgramRecovers(t *testing.T) {
 			var n notebook
 			o := Options{}
 			if behaviour == "hangs once" {
-				o.Timeout = 2 * time.Second
+				o.Timeout = 4 * time.Second
 			}
 			s := open(t, behaviour, &n, o)
 			mustSignAll(t, s, 300)
@@ -143,7 +143,7 @@ func TestProgramIsGivenUp(t *testing.T) {
 	for behaviour, want := range map[string]string{
 		"always dies":            "it ended (exit status 4) (started 5 times, and each time it ended before it had signed anything)",
 		"comes with another key": "it was started again and came with another key",
-		"always hangs":           "no answer within 1s (asked ",
+		"always hangs":           "no answer within 3s (asked ",
 		"unknown id":             "it does not keep to the protocol (nobody waits for an answer to 100001)",
 		"answers twice":          "nobody waits for an answer to ",
 		"garbage":                `it does not keep to the protocol (invalid character 'd' looking for beginning of value): debug: \u001b[2Jsigning`,
@@ -157,7 +157,7 @@ func TestProgramIsGivenUp(t *testing.T) {
 			var n notebook
 			o := Options{}
 			if behaviour == "always hangs" {
-				o.Timeout, o.Patience = time.Second, time.Second
+				o.Timeout, o.Patience = 3*time.Second, time.Second
 			}
 			s := open(t, behaviour, &n, o)
 			var last error
@@ -201,7 +201,11 @@ func TestOpenFails(t *testing.T) {
 		t.Run(behaviour, func(t *testing.T) {
 			argv, _ := programs(t, behaviour)
 			start := time.Now()
-			s, err := Open(t.Context(), argv, Options{Key: "the key", Timeout: time.Second})
+			o := Options{Key: "the key"}
+			if behaviour == "reads nothing" {
+				o.Timeout = time.Second
+			}
+			s, err := Open(t.Context(), argv, o)
 			if err == nil || !strings.Contains(err.Error(), want) || !strings.HasPrefix(err.Error(), "signing program "+filepath.Base(os.Args[0])+": ") {
 				t.Errorf("%v, not %q", err, want)
 			}
