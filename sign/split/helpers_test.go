@@ -3,6 +3,7 @@ package split
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -14,6 +15,7 @@ import (
 	"io"
 	"os"
 	"runtime"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -225,4 +227,53 @@ func (p *peakMemory) Write(b []byte) (int, error) {
 	}
 	p.written += len(b)
 	return len(b), nil
+}
+
+// meetingKey returns a key that signs nothing before n calls wait for it at once, and
+// how often they did.
+func meetingKey(t testing.TB, ctx context.Context, n int) (*sign.Signer, *atomic.Int64) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := &meeting{Signer: key, ctx: ctx, n: n, all: make(chan struct{})}
+	id, err := sign.KeyIDFromPublicKey(key.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := sign.NewSigner(m, id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s, &m.meets
+}
+
+type meeting struct {
+	crypto.Signer
+	ctx   context.Context
+	n     int
+	meets atomic.Int64
+
+	mu   sync.Mutex
+	here int
+	all  chan struct{} // closed when n are here
+}
+
+func (m *meeting) Sign(r io.Reader, digest []byte, o crypto.SignerOpts) ([]byte, error) {
+	m.mu.Lock()
+	m.here++
+	all := m.all
+	if m.here == m.n {
+		m.here, m.all = 0, make(chan struct{})
+		m.meets.Add(1)
+		close(all)
+	}
+	m.mu.Unlock()
+	select {
+	case <-all:
+		return m.Signer.Sign(r, digest, o)
+	case <-m.ctx.Done():
+		return nil, m.ctx.Err()
+	}
 }

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/imaseal/imaseal/sign"
 	"github.com/imaseal/imaseal/sign/signtest"
@@ -226,6 +227,34 @@ func TestKeyThatFailsEndsTheResponse(t *testing.T) {
 	}
 	if _, err := OpenResponse(bytes.NewReader(response.Bytes()), int64(response.Len())); err == nil {
 		t.Error("a part of a response is taken")
+	}
+}
+
+// A slow key has as many signatures in flight as it can take, statements among them,
+// and the response is in order all the same.
+func TestSignaturesAreMadeSideBySide(t *testing.T) {
+	const jobs = 8
+	var packages []sign.Package
+	for n := range jobs {
+		packages = append(packages, debOf(fmt.Sprintf("p%d", n), content("file", fmt.Sprint(n))))
+	}
+	request := requestOf(t, sign.Options{}, packages...)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	key, meets := meetingKey(t, ctx, jobs)
+	key.Jobs = jobs
+	var response bytes.Buffer
+	if err := Sign(ctx, bytes.NewReader(request), &response, key, checked(t, request), SignOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if meets.Load() != 2 { // all files, then all statements
+		t.Errorf("%d calls met %d times", jobs, meets.Load())
+	}
+	r := opened(t, response.Bytes())
+	for _, p := range packages {
+		if _, err := r.Manifest(t.Context(), idOf(p), p, trusting(t, key), sign.Options{}); err != nil {
+			t.Error(err)
+		}
 	}
 }
 
