@@ -196,6 +196,8 @@ func printNext(w io.Writer, made *keys.InitResult, keyType string) error {
 	say(`      keyctl padd asymmetric "" %%keyring:.ima < %s`, first.DER)
 	say("    so that it is loaded at each boot, as root there:")
 	say("      imaseal keys install --root / --cert %s", first.Cert)
+	say("  imaseal keys install puts it where a system loads it from, and imaseal keys check")
+	say("  tells whether a kernel verifies by it.")
 	if !strings.HasPrefix(keyType, "rsa") {
 		say("- Debian 12's stock kernel (6.1) verifies RSA only: for such machines make a key")
 		say("  with --type rsa2048.")

@@ -124,15 +124,18 @@ func printRenewed(w io.Writer, path string, made *keys.Renewed) error {
     imaseal sign --key KEY --cert %s PKG...
 - Kernels do not look at dates, so machines may keep the old certificate; imaseal
   verify and check do: give them the new one.
+    imaseal keys install --root DIR --cert %[1]s
 `, made.Cert)
 	default:
 		fmt.Fprintf(&b, `- Load %s on every machine, beside the old certificate, before the first
-  package that is signed by the new key is installed.
-- Then sign by it:
-    imaseal sign --key %s --cert %s PKG...
-- Sign again what the old key signed, and only when no machine has a file of key id
-  %s left take its certificate away.
-`, made.DER, made.Key, made.Cert, made.OldKeyID)
+  package that is signed by the new key is installed:
+    imaseal keys install --root DIR --cert %s
+- Then sign by it, and sign again what the old key signed:
+    imaseal sign --key %s --cert %[2]s PKG...
+    imaseal resign --from-keyid %[4]s --key %[3]s --cert %[2]s FOLDER
+- Only when no machine has a file left that is signed by %[4]s, take its
+  certificate away: imaseal check --revoked %[4]s finds them.
+`, made.DER, made.Cert, made.Key, made.OldKeyID)
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
