@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/x509"
 	"fmt"
+	"os"
 
 	"github.com/imaseal/imaseal/keys/pkcs11"
 )
@@ -19,8 +20,13 @@ func openPKCS11(ctx context.Context, uri string, o OpenOptions) (*Key, error) {
 
 func tokenOptions(o OpenOptions) pkcs11.Options {
 	return pkcs11.Options{
-		PIN:      o.Passphrase,
-		PINFile:  func(path string) ([]byte, error) { return PassphraseFromFile(path)("") },
+		PIN: o.Passphrase,
+		PINFile: func(path string) ([]byte, error) {
+			if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o066 != 0 && o.Note != nil {
+				o.Note(fmt.Sprintf("%s: other users can read or write this PIN (mode %04o): chmod 600 it", path, info.Mode().Perm()))
+			}
+			return PassphraseFromFile(path)("")
+		},
 		Sessions: o.Jobs,
 		Note:     o.Note,
 	}
