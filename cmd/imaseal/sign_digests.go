@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"sync/atomic"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/imaseal/imaseal/internal/atomicfile"
 	"github.com/imaseal/imaseal/sign/auditlog"
 	"github.com/imaseal/imaseal/sign/split"
 )
@@ -28,6 +30,7 @@ type signDigestsOptions struct {
 	rules     string
 	logFile   string
 	requester string
+	keep      string
 	output    string
 }
 
@@ -54,7 +57,7 @@ A signing host cannot see what a digest is of. docs/split.md says what it trusts
 build host for.`) + "\n" + exitStatusHelp + "\nA request that the rules do not allow is 1, one that cannot be read 2.",
 		Example: examples(
 			`imaseal sign-digests --key keys/signing.key --cert keys/signing.crt request > response`,
-			`imaseal sign-digests --key keys/signing.key --cert keys/signing.crt --rules rules --log audit.log --requester builder7 --output response request`),
+			`imaseal sign-digests --key keys/signing.key --cert keys/signing.crt --rules rules --log audit.log --keep requests --requester builder7 --output response request`),
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) != 1 {
 				return errors.New("name one request, or - for stdin; " + cmd.CommandPath() + " --help has examples")
@@ -70,6 +73,7 @@ build host for.`) + "\n" + exitStatusHelp + "\nA request that the rules do not a
 	fl.StringVar(&o.rules, "rules", "", "refuse a request that the rules in `FILE` do not allow")
 	fl.StringVar(&o.logFile, "log", "", "add an entry to the audit log `FILE`; made when missing")
 	fl.StringVar(&o.requester, "requester", "", "say in the audit log that the request is from `NAME`, which is not checked")
+	fl.StringVar(&o.keep, "keep", "", "keep every request that is signed in folder `DIR`, under its SHA-256")
 	fl.StringVar(&o.output, "output", "", "write the response to `FILE`, at once or not at all")
 	fl.IntVarP(&o.jobs, "jobs", "j", runtime.NumCPU(), "`N` signatures are made at once by a key in a file (default all cores)")
 	fl.Lookup("jobs").DefValue = "0" // the help must not depend on the machine
@@ -177,6 +181,9 @@ func (h *hosting) run(ctx context.Context, rules *split.Rules, stdin io.Reader, 
 		if err := split.Sign(ctx, request, w, key.Signer, s, split.SignOptions{Jobs: h.jobs, Progress: count}); err != nil {
 			return h.fail(s, id, identity, err)
 		}
+		if err := h.keepRequest(ctx, request); err != nil {
+			return h.fail(s, id, identity, err)
+		}
 		// Whoever has the response can find it in the log, whatever happens from here on.
 		return h.record(s, id, identity, auditlog.Signed, "")
 	}
@@ -273,6 +280,28 @@ func (h *hosting) release(produce func(io.Writer) error, stdout io.Writer) error
 		return fmt.Errorf("the response was not written to its end: %w", err)
 	}
 	return nil
+}
+
+// keepRequest puts the request into the folder of --keep. One that is there already, by
+// its hash the same, stays.
+func (h *hosting) keepRequest(ctx context.Context, request *os.File) error {
+	if h.keep == "" {
+		return nil
+	}
+	if err := os.MkdirAll(h.keep, 0o700); err != nil {
+		return err
+	}
+	path := filepath.Join(h.keep, h.result.RequestSHA256)
+	if _, err := os.Stat(path); err == nil {
+		return nil
+	}
+	if _, err := request.Seek(0, io.SeekStart); err != nil {
+		return err
+	}
+	return atomicfile.Write(ctx, path, func(f *os.File) error {
+		_, err := io.Copy(f, request)
+		return err
+	}, atomicfile.Options{Mode: 0o600})
 }
 
 // fail records that signing broke off, and returns why.
