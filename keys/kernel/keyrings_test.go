@@ -194,6 +194,12 @@ func TestReadKeyrings(t *testing.T) {
 	if _, err := unix.AddKey("asymmetric", "", der, ring); err != nil {
 		t.Skipf("this kernel takes no certificates: %v", err)
 	}
+	// What keys show calls a collision: the end of the issuer's name is found as well.
+	for id, want := range map[string]bool{hex.EncodeToString(identifiers.SHA1[16:]): true, hex.EncodeToString([]byte("test")): true, "00000000": false} {
+		if _, err := unix.KeyctlSearch(ring, "asymmetric", "id:"+id, 0); (err == nil) != want {
+			t.Errorf("key id %s is found: %v", id, err)
+		}
+	}
 	rings, err := ReadKeyrings()
 	if err != nil {
 		t.Fatal(err)
