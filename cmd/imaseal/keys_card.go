@@ -159,18 +159,6 @@ func (c *keyCard) find(severity kernel.Severity, reason, detail string) {
 	c.Problems = append(c.Problems, keyProblem{string(severity), reason, detail})
 }
 
-// worst is the severity of the worst problem, "" where there is none.
-func (c *keyCard) worst() kernel.Severity {
-	for _, s := range []kernel.Severity{kernel.Refused, kernel.Useless, kernel.Notice} {
-		for _, p := range c.Problems {
-			if p.Severity == string(s) {
-				return s
-			}
-		}
-	}
-	return ""
-}
-
 // collides finds out whether a kernel with both keys in a keyring may take that of
 // other for that of c. It looks for an identifier that ends in the key id: the subject
 // key identifier, or serial number and issuer, which end in the issuer's name.

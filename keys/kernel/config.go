@@ -22,6 +22,8 @@ const (
 	maxConfig = 8 << 20
 	// maxConfigLine bounds one line: the longest name a compiler or list a dozen files.
 	maxConfigLine = 64 << 10
+	// maxLinks bounds how many absolute links in a row are followed for one.
+	maxLinks = 8
 )
 
 // A Config is the configuration that a kernel was built with, the format of .config:
@@ -216,7 +218,16 @@ func FindConfigs(root *os.Root) ([]*Config, error) {
 	return found, nil
 }
 
+// readConfigBelow reads the configuration at path. An absolute link, as some kernels
+// have it, leads from the root.
 func readConfigBelow(root *os.Root, path string) (*Config, error) {
+	for range maxLinks {
+		link, err := root.Readlink(path)
+		if err != nil || !filepath.IsAbs(link) {
+			break // no link, or one that os.Root follows by itself
+		}
+		path = strings.TrimLeft(filepath.Clean(link), "/")
+	}
 	f, err := root.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err

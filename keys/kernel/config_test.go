@@ -154,11 +154,32 @@ func TestFindConfigs(t *testing.T) {
 		t.Errorf("%q, not %q", got, want)
 	}
 
+	// An absolute link is one below the root.
+	link := filepath.Join(dir, "boot/config-6.12.48+deb13-amd64")
+	if err := os.Symlink("/usr/lib/modules/6.12.48+deb13-amd64/config", link); err != nil {
+		t.Fatal(err)
+	}
+	if found, err := FindConfigs(root); err != nil || len(found) != 2 || found[1].Path != link {
+		t.Errorf("by an absolute link: %+v, %v", found, err)
+	}
+	for _, to := range []string{"../../../../../../../../etc/passwd", "config-loop", "/boot/config-loop"} {
+		loop := filepath.Join(dir, "boot/config-loop")
+		if err := os.Symlink(to, loop); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := FindConfigs(root); err == nil || errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), loop) {
+			t.Errorf("a link to %s gives %v", to, err)
+		}
+		if err := os.Remove(loop); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// There is an /etc/passwd outside.
 	if err := os.Symlink("/etc/passwd", filepath.Join(dir, "boot/config-out")); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := FindConfigs(root); err == nil || errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("a link that leads out of the root gives %v", err)
+	if found, err := FindConfigs(root); err != nil || len(found) != 2 {
+		t.Errorf("a link to a file that the root has not: %+v, %v", found, err)
 	}
 }
 
