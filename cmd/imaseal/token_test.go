@@ -133,7 +133,16 @@ func TestTokenPIN(t *testing.T) {
 		s.must(exec.Command(s.command, "verify", "--cert", s.key("rsa"), "--require", "all", s.pkg))
 		s.write(s.pkg, s.content)
 	}
-	s.must(s.signToken("rsa"))
+	if out := s.must(s.signToken("rsa")); strings.Contains(out, "other users") {
+		t.Errorf("the file with the PIN is the owner's alone: %s", out)
+	}
+	verified()
+	if err := os.Chmod(s.pin, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if out := s.must(s.signToken("rsa")); !strings.Contains(out, s.pin+": other users can read or write this PIN (mode 0644)") {
+		t.Errorf("others can read the PIN: %s", out)
+	}
 	verified()
 	s.must(exec.Command(s.command, "sign", "--key", s.key("rsa"), "--passphrase-file", s.pin, s.pkg))
 	verified()
@@ -161,6 +170,19 @@ func TestTokenPIN(t *testing.T) {
 
 	s.fails(exec.Command(s.command, "sign", "--key", s.key("rsa", "pin-source="+s.path("missing")), s.pkg), `token "release"`, "no such file")
 	s.fails(exec.Command(s.command, "sign", "--key", s.key("rsa", "pin-value="+tokenPIN), s.pkg), "pin-source", "--passphrase-file")
+}
+
+// TestTokenCA: the key of the CA may be on the token, its certificate beside it.
+func TestTokenCA(t *testing.T) {
+	s := newTokenScene(t, "deb", 5)
+	s.must(exec.Command("softhsm2-util", "--import", s.path("rsa/ca.key"), "--token", "release", "--label", "ca", "--id", "0a", "--pin", tokenPIN))
+	s.must(exec.Command("openssl", "x509", "-in", s.path("rsa/ca.crt"), "-outform", "DER", "-out", s.path("ca.der")))
+	s.tool("--write-object", s.path("ca.der"), "--type", "cert", "--label", "ca", "--id", "0a")
+	request, cert := s.path("new.csr"), s.path("new.crt")
+	s.must(exec.Command(s.command, "keys", "request", "--key", s.key("rsa", "pin-source="+s.pin), "--out", request))
+	s.must(exec.Command(s.command, "keys", "issue", "--ca-key", s.key("ca", "pin-source="+s.pin), "--out", cert, request))
+	s.must(s.signToken("rsa", "--cert", cert))
+	s.must(exec.Command(s.command, "verify", "--cert", cert, "--ca", s.key("ca"), "--require", "all", s.pkg))
 }
 
 // TestTokenWrongPIN counts with OpenSC's spy what the module is asked: one login.
