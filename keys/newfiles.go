@@ -50,6 +50,23 @@ func (n *newFiles) addKey(path string, key crypto.Signer, passphrase []byte) err
 	return nil
 }
 
+// addNewKey makes a key pair of a type and adds the file of the private key, whose name
+// has to be free.
+func (n *newFiles) addNewKey(path, keyType string, passphrase []byte) (crypto.Signer, error) {
+	generate, err := keyGenerator(keyType)
+	if err != nil {
+		return nil, err
+	}
+	if err := refuseExisting(path); err != nil {
+		return nil, err
+	}
+	key, err := generate()
+	if err != nil {
+		return nil, err
+	}
+	return key, n.addKey(path, key, passphrase)
+}
+
 // write makes the folders and the files. On an error, and when ctx is cancelled, it
 // removes what it made. Killed, it leaves in each folder either nothing that counts
 // or a set that finishPending completes; that of the first file's folder is complete

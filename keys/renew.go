@@ -2,8 +2,8 @@ package keys
 
 import (
 	"bytes"
+	"cmp"
 	"context"
-	"crypto"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -84,7 +84,8 @@ func (ca *CA) Renew(ctx context.Context, o RenewOptions) (*Renewed, error) {
 		r.keepIdentifier(template)
 		return r, ca.write(ctx, &r.Issued, old.PublicKey, template, o.Others, nil)
 	}
-	key, files, err := o.newKey(r.Key, typeOf(old.PublicKey))
+	var files newFiles
+	key, err := files.addNewKey(r.Key, cmp.Or(o.Type, typeOf(old.PublicKey)), o.Passphrase)
 	if err != nil {
 		return nil, err
 	}
@@ -155,26 +156,6 @@ func (ca *CA) renewItself(ctx context.Context, r *Renewed, o RenewOptions, templ
 		return err
 	}
 	return files.write(ctx)
-}
-
-// newKey makes a key pair of the type that is asked for, or that the old key has.
-func (o *RenewOptions) newKey(path, oldType string) (crypto.Signer, newFiles, error) {
-	if err := refuseExisting(path); err != nil {
-		return nil, nil, err
-	}
-	if o.Type == "" {
-		o.Type = oldType
-	}
-	generate, err := keyGenerator(o.Type)
-	if err != nil {
-		return nil, nil, err
-	}
-	key, err := generate()
-	if err != nil {
-		return nil, nil, err
-	}
-	var files newFiles
-	return key, files, files.addKey(path, key, o.Passphrase)
 }
 
 var numbered = regexp.MustCompile(`^(.+)-([0-9]{1,3})$`)

@@ -2,6 +2,7 @@ package keys
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto"
 	"crypto/rand"
@@ -181,8 +182,13 @@ func extensionName(e pkix.Extension) string {
 
 // RequestOptions say what [MakeRequest] makes.
 type RequestOptions struct {
-	// Key is the key for which a certificate is wanted.
-	Key crypto.Signer
+	// Key is the key for which a certificate is wanted. If nil, a new one is made, of
+	// the type Type, p256 if empty, in the file NewKey. Passphrase encrypts it; empty
+	// leaves it in plain text.
+	Key        crypto.Signer
+	NewKey     string
+	Type       string
+	Passphrase []byte
 	// Name is in the subject, "imaseal" if empty.
 	Name string
 	// Out is the file of the request.
@@ -198,10 +204,6 @@ func MakeRequest(ctx context.Context, o RequestOptions) error {
 	if err := checkName(o.Name); err != nil {
 		return err
 	}
-	der, err := newRequest(o.Key, o.Name)
-	if err != nil {
-		return err
-	}
 	if err := finishBefore(o.Out); err != nil {
 		return err
 	}
@@ -209,8 +211,26 @@ func MakeRequest(ctx context.Context, o RequestOptions) error {
 		return err
 	}
 	var files newFiles
+	if o.Key == nil {
+		var err error
+		if o.Key, err = o.makeKey(&files); err != nil {
+			return err
+		}
+	}
+	der, err := newRequest(o.Key, o.Name)
+	if err != nil {
+		return err
+	}
 	files.addPEM(o.Out, "CERTIFICATE REQUEST", der)
 	return files.write(ctx)
+}
+
+// makeKey makes the key for which the request is.
+func (o *RequestOptions) makeKey(files *newFiles) (crypto.Signer, error) {
+	if err := finishBefore(o.NewKey); err != nil {
+		return nil, err
+	}
+	return files.addNewKey(o.NewKey, cmp.Or(o.Type, defaultType), o.Passphrase)
 }
 
 func newRequest(key crypto.Signer, name string) ([]byte, error) {

@@ -3,8 +3,10 @@ package keys
 import (
 	"crypto"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -67,6 +69,42 @@ func TestMakeRequest(t *testing.T) {
 		checkError(t, MakeRequest(t.Context(), o), out, "is not overwritten")
 		o.Name = "a\nb"
 		checkError(t, MakeRequest(t.Context(), o), "cannot be the name")
+	}
+}
+
+func TestMakeRequestMakesAKey(t *testing.T) {
+	t.Parallel()
+	need(t, "openssl")
+	dir := t.TempDir()
+	o := RequestOptions{NewKey: filepath.Join(dir, "keys/next.key"), Out: filepath.Join(dir, "out/next.csr"), Type: "p521", Passphrase: []byte(testPassphrase)}
+	if err := MakeRequest(t.Context(), o); err != nil {
+		t.Fatal(err)
+	}
+	key, err := Open(t.Context(), o.NewKey, OpenOptions{Passphrase: answer(testPassphrase, nil)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := loadRequest(t, o.Out)
+	if !r.PublicKey.(interface{ Equal(crypto.PublicKey) bool }).Equal(key.Public()) || typeOf(r.PublicKey) != "p521" {
+		t.Errorf("the request is for a key of type %s, or for another", typeOf(r.PublicKey))
+	}
+	runOpenSSL(t, "req", "-in", o.Out, "-noout", "-verify")
+	before := tree(t, dir)
+	if !strings.HasPrefix(before["keys/next.key"], "0600 -----BEGIN ENCRYPTED") || len(before) != 4 {
+		t.Errorf("%q are there", slices.Sorted(maps.Keys(before)))
+	}
+	for want, change := range map[string]func(o *RequestOptions){
+		"next.key is there already":   func(o *RequestOptions) { o.Out += "2" },
+		"next.csr is there already":   func(o *RequestOptions) { o.NewKey += "2" },
+		"unknown type of key \"dsa\"": func(o *RequestOptions) { o.NewKey, o.Out, o.Type = o.NewKey+"2", o.Out+"2", "dsa" },
+		"not a directory":             func(o *RequestOptions) { o.NewKey, o.Out = o.NewKey+"2", o.Out+"/below" },
+	} {
+		o := o
+		change(&o)
+		checkError(t, MakeRequest(t.Context(), o), want)
+		if after := tree(t, dir); !maps.Equal(before, after) {
+			t.Errorf("%s: it left %q", want, slices.Sorted(maps.Keys(after)))
+		}
 	}
 }
 
