@@ -37,6 +37,17 @@ func (id KeyID) String() string { return fmt.Sprintf("%08x", uint32(id)) }
 // method 1): what a certificate for pub should carry as its subject key
 // identifier, and what evmctl computes where there is no certificate.
 func SubjectKeyID(pub crypto.PublicKey) ([]byte, error) {
+	bits, err := PublicKeyBits(pub)
+	if err != nil {
+		return nil, err
+	}
+	sum := sha1.Sum(bits)
+	return sum[:], nil
+}
+
+// PublicKeyBits returns what identifiers are computed of: the bits in the
+// SubjectPublicKeyInfo of pub, without its algorithm.
+func PublicKeyBits(pub crypto.PublicKey) ([]byte, error) {
 	der, err := x509.MarshalPKIXPublicKey(pub)
 	if err != nil {
 		return nil, fmt.Errorf("computing the key id: %w", err)
@@ -48,8 +59,7 @@ func SubjectKeyID(pub crypto.PublicKey) ([]byte, error) {
 	if _, err := asn1.Unmarshal(der, &info); err != nil {
 		return nil, fmt.Errorf("computing the key id: %w", err)
 	}
-	sum := sha1.Sum(info.Key.Bytes)
-	return sum[:], nil
+	return info.Key.Bytes, nil
 }
 
 // KeyIDFromPublicKey computes the key id of a key that has no certificate.
