@@ -6,11 +6,10 @@ import (
 	"crypto/sha1"
 	"crypto/sha256"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/asn1"
 	"encoding/hex"
-	"fmt"
 	"slices"
+
+	"github.com/imaseal/imaseal/sign"
 )
 
 // KeyIdentifiers are the two usual ways to make a subject key identifier of a public
@@ -33,18 +32,11 @@ const (
 
 // Identifiers computes both identifiers of a public key.
 func Identifiers(pub crypto.PublicKey) (KeyIdentifiers, error) {
-	der, err := x509.MarshalPKIXPublicKey(pub)
+	bits, err := sign.PublicKeyBits(pub)
 	if err != nil {
-		return KeyIdentifiers{}, fmt.Errorf("computing the key id: %w", err)
+		return KeyIdentifiers{}, err
 	}
-	var info struct {
-		Algorithm pkix.AlgorithmIdentifier
-		Key       asn1.BitString
-	}
-	if _, err := asn1.Unmarshal(der, &info); err != nil {
-		return KeyIdentifiers{}, fmt.Errorf("computing the key id: %w", err)
-	}
-	one, two := sha1.Sum(info.Key.Bytes), sha256.Sum256(info.Key.Bytes)
+	one, two := sha1.Sum(bits), sha256.Sum256(bits)
 	return KeyIdentifiers{SHA1: one[:], SHA256: two[:len(one)]}, nil
 }
 
