@@ -157,6 +157,12 @@ func TestMembersOfKeyrings(t *testing.T) {
 
 	ask.members = func(int32) ([]int32, error) { return nil, errors.New("no") }
 	check(gather(keys, ask), ".ima", release, false, false)
+	// A container that may not ask the kernel, but sees /proc/keys.
+	ask.describe = func(int32) (string, error) { return "", unix.EPERM }
+	if forbidden := gather(keys, ask); !forbidden.Visible {
+		t.Error("what is seen is not believed where nothing may be asked")
+	}
+	check(gather(keys, ask), ".ima", release, false, false)
 	fromFile := gather(keys, nil)
 	check(fromFile, ".ima", release, false, false)
 	if !fromFile.Seen(release) || fromFile.Seen(skid("00")) {
