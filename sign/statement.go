@@ -187,34 +187,16 @@ func (s *Statement) MarshalText() ([]byte, error) {
 // fields in their order, each written in the one way. It does not verify the
 // signature.
 func ParseStatement(text []byte) (*Statement, error) {
-	if len(text) > maxStatement {
-		return nil, fmt.Errorf("%d bytes are more than %d", len(text), maxStatement)
-	}
-	// The signature is the last field, whose line is the last.
-	at := bytes.LastIndexByte(bytes.TrimSuffix(text, []byte("\n")), '\n') + 1
-	s, err := ParseStatementBody(text[:at])
-	if err != nil {
-		return nil, err
-	}
-	encoded, ok := bytes.CutPrefix(text[at:], []byte(statementEnd))
-	if !ok || len(encoded) == 0 || encoded[len(encoded)-1] != '\n' {
-		return nil, fmt.Errorf("the last line does not begin with %q, or has no end", statementEnd)
-	}
-	if s.Signature, err = base64.StdEncoding.Strict().DecodeString(string(encoded[:len(encoded)-1])); err != nil {
-		return nil, fmt.Errorf("the signature is not base64: %w", err)
-	}
-	again, err := s.MarshalText()
-	if err != nil {
-		return nil, err
-	}
-	if !bytes.Equal(again, text) {
-		return nil, fmt.Errorf("the signature is not written in the one way")
-	}
-	return s, nil
+	return parseStatement(text, (*Statement).MarshalText)
 }
 
 // ParseStatementBody reads what [Statement.Body] writes, and nothing else.
 func ParseStatementBody(text []byte) (*Statement, error) {
+	return parseStatement(text, (*Statement).Body)
+}
+
+// parseStatement reads what write writes.
+func parseStatement(text []byte, write func(*Statement) ([]byte, error)) (*Statement, error) {
 	if len(text) > maxStatement {
 		return nil, fmt.Errorf("%d bytes are more than %d", len(text), maxStatement)
 	}
@@ -250,7 +232,7 @@ func ParseStatementBody(text []byte) (*Statement, error) {
 	if !s.Hash.Strong() {
 		return nil, fmt.Errorf("no usable field Hash")
 	}
-	again, err := s.Body()
+	again, err := write(s)
 	if err != nil {
 		return nil, err
 	}
@@ -272,6 +254,12 @@ func (s *Statement) set(name, value string) error {
 		s.Arch = value
 	case "Hash":
 		s.Hash, err = ParseHash(value)
+	case "Signature":
+		encoded, ok := strings.CutPrefix(value, "0s")
+		if !ok {
+			return fmt.Errorf("the signature does not begin with 0s")
+		}
+		s.Signature, err = base64.StdEncoding.Strict().DecodeString(encoded)
 	default:
 		member, ok := strings.CutPrefix(name, memberPrefix)
 		if !ok {

@@ -124,7 +124,7 @@ func TestHostileRequests(t *testing.T) {
 		{"md5", replace("Hash: sha256", "Hash: md5"), 15, "no usable field Hash"},
 		{"sha1", replace("Hash: sha256", "Hash: sha1"), 15, "no usable field Hash"},
 		{"an unknown hash", replace("Hash: sha256", "Hash: sha3"), 15, "sha3"},
-		{"a signature", replace("Files: 3", "Signature: 0sAAAA\nFiles: 3"), 16, "unknown field"},
+		{"a signature", replace("Files: 3", "Signature: 0sAAAA\nFiles: 3"), 16, "fields are missing"},
 		{"its own list of signatures", replace("SHA256-data.tar", "SHA256-ima-signatures"), 15, "for the signing host to state"},
 		{"its own list of the scripts' signatures", replace("SHA256-data.tar", "SHA256-ima-control-signatures"), 15, "for the signing host to state"},
 		{"a part twice", replace("SHA256-data.tar", "SHA256-control"), 15, "not again"},
