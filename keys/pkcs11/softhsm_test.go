@@ -423,6 +423,10 @@ func TestHostileModule(t *testing.T) {
 		"huge":          {func([]byte) []byte { return make([]byte, 1<<20) }, "1048576 bytes"},
 		"zeros":         {func(sig []byte) []byte { return make([]byte, len(sig)) }, "not below the order"},
 		"all ones":      {func(sig []byte) []byte { return bytes.Repeat([]byte{0xff}, len(sig)) }, "not below the order"},
+		"first zero":    {func(sig []byte) []byte { return fill(sig, 0, len(sig)/2, 0) }, "not below the order"},
+		"second zero":   {func(sig []byte) []byte { return fill(sig, len(sig)/2, len(sig), 0) }, "not below the order"},
+		"first huge":    {func(sig []byte) []byte { return fill(sig, 0, len(sig)/2, 0xff) }, "not below the order"},
+		"second huge":   {func(sig []byte) []byte { return fill(sig, len(sig)/2, len(sig), 0xff) }, "not below the order"},
 		"another one":   {func(sig []byte) []byte { sig[len(sig)-1] ^= 1; return sig }, "-"},
 		"one of before": {nil, "-"},
 	}
@@ -496,6 +500,12 @@ func TestHostileModule(t *testing.T) {
 			t.Errorf("%s: the key was opened", name)
 		}
 	}
+}
+
+// fill sets the bytes of sig from one place to another.
+func fill(sig []byte, from, to int, value byte) []byte {
+	copy(sig[from:to], bytes.Repeat([]byte{value}, to-from))
+	return sig
 }
 
 func unless(keep bool, got, other []byte) []byte {
