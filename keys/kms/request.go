@@ -51,12 +51,15 @@ func (b bounded) RoundTrip(r *http.Request) (*http.Response, error) {
 
 type boundedBody struct {
 	io.ReadCloser
-	left int
+	left int // below 0 once there was more
 }
 
-func (b *boundedBody) Read(p []byte) (int, error) {
-	n, err := b.ReadCloser.Read(p[:min(len(p), b.left+1)])
-	if b.left -= n; b.left < 0 {
+func (b *boundedBody) Read(p []byte) (n int, err error) {
+	if b.left >= 0 {
+		n, err = b.ReadCloser.Read(p[:min(len(p), b.left+1)])
+		b.left -= n
+	}
+	if b.left < 0 {
 		return 0, fmt.Errorf("an answer of more than %d bytes", maxAnswer)
 	}
 	return n, err

@@ -55,6 +55,9 @@ func TestClientBounds(t *testing.T) {
 		if got, err := io.ReadAll(res.Body); (err == nil) != want || err == nil && len(got) != size {
 			t.Errorf("%d bytes: %d were read: %v", size, len(got), err)
 		}
+		if n, err := res.Body.Read(make([]byte, 10)); n != 0 || err == nil || (err == io.EOF) != want {
+			t.Errorf("%d bytes: %d more were read: %v", size, n, err)
+		}
 		res.Body.Close()
 		server.Close()
 	}
