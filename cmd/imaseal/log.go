@@ -82,7 +82,7 @@ func runLogVerify(stdout, stderr io.Writer, o *logVerifyOptions, path string) er
 		return err
 	}
 	defer f.Close()
-	s, err := auditlog.Verify(f, o.head)
+	s, err := auditlog.VerifyFile(f, o.head)
 	r := logResult{
 		Path: path, Entries: s.Entries, Head: s.Head, NotedAt: s.NotedAt, First: s.First, Last: s.Last,
 		Signed: s.Signed, Refused: s.Refused, Failed: s.Failed, Digests: s.Digests, Verdict: verdictOK,

@@ -62,17 +62,24 @@ func (l *Log) prepare() error {
 
 // locked runs f while no other process appends.
 func (l *Log) locked(f func() error) error {
-	for {
-		err := syscall.Flock(int(l.f.Fd()), syscall.LOCK_EX)
-		if err == nil {
-			break
-		}
-		if err != syscall.EINTR {
-			return &fs.PathError{Op: "lock", Path: l.path, Err: err}
-		}
+	if err := lock(l.f, syscall.LOCK_EX); err != nil {
+		return err
 	}
 	err := f()
-	return errors.Join(err, syscall.Flock(int(l.f.Fd()), syscall.LOCK_UN))
+	return errors.Join(err, lock(l.f, syscall.LOCK_UN))
+}
+
+// lock is flock(2), which waits.
+func lock(f *os.File, how int) error {
+	for {
+		switch err := syscall.Flock(int(f.Fd()), how); err {
+		case nil:
+			return nil
+		case syscall.EINTR:
+		default:
+			return &fs.PathError{Op: "lock", Path: f.Name(), Err: err}
+		}
+	}
 }
 
 // last returns the last entry and the hash of its line; of an empty log nil and

@@ -191,6 +191,15 @@ func TestProcessesShareALog(t *testing.T) {
 				if _, _, err := l.Append(entryOf("x")); err != nil {
 					t.Error(err)
 				}
+				f, err := os.Open(path)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if _, err := VerifyFile(f, ""); err != nil {
+					t.Error(err)
+				}
+				f.Close()
 			}
 		})
 	}

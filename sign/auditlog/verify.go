@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"syscall"
 )
 
 // A Summary is what [Verify] found.
@@ -34,6 +36,15 @@ type BrokenError struct {
 
 func (e *BrokenError) Error() string { return fmt.Sprintf("line %d: %v", e.Line, e.Err) }
 func (e *BrokenError) Unwrap() error { return e.Err }
+
+// VerifyFile is [Verify] for an open log file, to which nobody appends meanwhile.
+func VerifyFile(f *os.File, noted string) (Summary, error) {
+	if err := lock(f, syscall.LOCK_SH); err != nil {
+		return Summary{}, err
+	}
+	s, err := Verify(f, noted)
+	return s, errors.Join(err, lock(f, syscall.LOCK_UN))
+}
 
 // Verify checks the chain of the log that r reads. noted, if not empty, is the hash
 // of a line as it was noted earlier, which must be one of the chain: that all lines
