@@ -200,6 +200,9 @@ func (k *signer) works() {
 func (k *signer) relink(failed *link, pause time.Duration) (time.Duration, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	if k.closed {
+		return 0, fmt.Errorf("%s: the key was closed", k.token.name())
+	}
 	if k.link != failed {
 		return pause, nil
 	}

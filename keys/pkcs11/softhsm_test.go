@@ -311,6 +311,9 @@ func TestTwoKeys(t *testing.T) {
 			t.Error(err)
 		}
 	}
+	if _, err := b.Sign(nil, make([]byte, 32), crypto.SHA256); err == nil || !strings.Contains(err.Error(), "closed") {
+		t.Errorf("a closed key: %v", err)
+	}
 	if !bytes.Equal(pin, make([]byte, len(testPIN))) {
 		t.Error("the PIN is still in memory")
 	}
