@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"reflect"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/imaseal/imaseal/keys/program"
@@ -101,9 +102,13 @@ func CheckFaults(t *testing.T, open Open, ref string, service func(*testing.T) *
 			if err != nil {
 				t.Fatal(err)
 			}
-			s.SetFault(OnSign(c.Fault))
+			var asked atomic.Int32
+			s.SetFault(OnSign(func(w http.ResponseWriter, r *http.Request) bool { asked.Add(1); return c.Fault(w, r) }))
 			if sig, err := p.Sign(t.Context(), Digest(crypto.SHA256, 3)); err == nil {
 				t.Errorf("a signature %x in spite of the fault", sig)
+			}
+			if n := asked.Load(); n != 1 {
+				t.Errorf("the service was asked %d times: it is imaseal that asks again", n)
 			}
 			s.SetFault(nil)
 			sig, err := p.Sign(t.Context(), Digest(crypto.SHA256, 3))
