@@ -208,6 +208,27 @@ func TestCommand(t *testing.T) {
 		})
 	}
 
+	t.Run("a key that signs SHA-512 only", func(t *testing.T) {
+		dir := t.TempDir()
+		buildDeb(t, dir)
+		gcp := kmstest.NewGCP(t, keys["RSA"])
+		gcp.Algorithm = "RSA_SIGN_PKCS1_4096_SHA512"
+		ref := "gcpkms://" + kmstest.GCPKeyVersion
+		for _, args := range [][]string{
+			{"keys", "init", "--dir", "keys", "--no-passphrase"},
+			{"keys", "issue", "--ca-key", "keys/ca.key", "--ca-cert", "keys/ca.crt", "--name", "Example release", "--out", "signing.crt", ref},
+			{"sign", "--hash", "sha512", "--key", ref, "--cert", "signing.crt", "hello.deb"},
+			{"verify", "--cert", "signing.crt", "--ca", "keys/ca.crt", "hello.deb"},
+		} {
+			if out, err := imaseal(t, dir, args...); err != nil {
+				t.Fatalf("imaseal %v: %v: %s", args, err, out)
+			}
+		}
+		out, err := imaseal(t, dir, "sign", "--force", "--key", ref, "--cert", "signing.crt", "hello.deb")
+		if err == nil || !strings.Contains(out, "signs SHA-512 digests only, not SHA-256: use --hash sha512") {
+			t.Errorf("by SHA-256: %v: %s", err, out)
+		}
+	})
 	t.Run("AWS_ENDPOINT_URL_KMS", func(t *testing.T) {
 		dir := t.TempDir()
 		writeKey(t, dir, keys["EC"])
