@@ -42,7 +42,7 @@ type signer struct {
 	sessions   int
 	everyTime  bool // CKA_ALWAYS_AUTHENTICATE: each signature needs a login of its own
 	note       func(string)
-	calls      atomic.Int64 // into the module, that have not returned
+	calls      atomic.Int64 // into the module that have not returned, and those that wait for a session
 	mu         sync.Mutex
 	link       *link
 	broken     time.Time // when the first failure was, zero since the last success
@@ -144,8 +144,10 @@ func (k *signer) output(sig []byte) ([]byte, error) {
 // signOnce makes one attempt. The call into the module is left behind when the context
 // ends: a token that waits for a touch does not hold the program.
 func (k *signer) signOnce(l *link, mechanism uint, input []byte) ([]byte, error) {
+	k.calls.Add(1)
 	s, err := l.take(k.ctx)
 	if err != nil {
+		k.calls.Add(-1)
 		return nil, err
 	}
 	type answer struct {
@@ -153,7 +155,6 @@ func (k *signer) signOnce(l *link, mechanism uint, input []byte) ([]byte, error)
 		err error
 	}
 	answered := make(chan answer, 1)
-	k.calls.Add(1)
 	go func() {
 		defer k.calls.Add(-1)
 		sig, err := k.call(l, s, mechanism, input)
@@ -209,7 +210,7 @@ func (k *signer) relink(failed *link, pause time.Duration) (time.Duration, error
 	if k.broken.IsZero() {
 		k.broken = time.Now()
 	}
-	for {
+	for looks := 1; ; looks++ {
 		// Once patience has ended there is one look a signature, without a pause: a token
 		// may be back for the next package, and must not hold up each of a thousand.
 		left := time.Until(k.broken.Add(patience))
@@ -220,6 +221,10 @@ func (k *signer) relink(failed *link, pause time.Duration) (time.Duration, error
 		}
 		pause = min(2*pause, longestPause)
 		failed.close()
+		if looks > 1 && k.calls.Load() == 0 {
+			// Some modules see a token, or the service behind them, only when they start.
+			k.m.restart()
+		}
 		l, err := k.connect()
 		if err == nil {
 			k.link = l

@@ -118,6 +118,17 @@ func (m *module) release(abandoned bool) error {
 	return nil
 }
 
+// restart ends the module and starts it again, unless another key uses it. The caller
+// sees to it that no call is under way. What fails here fails the next call too.
+func (m *module) restart() {
+	modules.Lock()
+	defer modules.Unlock()
+	if m.users == 1 && m.started {
+		m.Finalize()
+		m.Initialize()
+	}
+}
+
 // libraryFolders are where modules are looked for, in this order.
 var libraryFolders = []string{
 	"/usr/lib/*-linux-gnu*/pkcs11", "/usr/lib64/pkcs11", "/usr/lib/pkcs11", "/usr/local/lib/pkcs11",
