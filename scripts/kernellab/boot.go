@@ -36,8 +36,9 @@ type kernel struct {
 	modules map[string][]byte
 	// other is a module, a file, that is not needed; "" when there is none.
 	other string
-	// command returns the program that boots it.
-	command func(ctx context.Context, initramfs, image, scratch string) *exec.Cmd
+	// command returns the program that boots it. What it writes to the image is kept
+	// only when that is wanted.
+	command func(ctx context.Context, initramfs, image, scratch string, keep bool) *exec.Cmd
 	// limit is how long a boot and its checks may take.
 	limit time.Duration
 }
@@ -55,10 +56,11 @@ func (l *lab) umlKernel(ctx context.Context) (*kernel, error) {
 	}
 	return &kernel{
 		name: "A", device: "/dev/ubda", keyring: ".ima", path: true, manyPolicies: true, ecdsa: true, systemKey: "p256", limit: 10 * time.Minute,
-		command: func(ctx context.Context, initramfs, image, scratch string) *exec.Cmd {
-			// Writes go to a file of their own, so that the image stays as it was made.
-			cmd := exec.CommandContext(ctx, program, "mem=768M", "initrd="+initramfs,
-				"ubd0="+filepath.Join(scratch, "written")+","+image,
+		command: func(ctx context.Context, initramfs, image, scratch string, keep bool) *exec.Cmd {
+			if !keep { // writes go to a file of their own
+				image = filepath.Join(scratch, "written") + "," + image
+			}
+			cmd := exec.CommandContext(ctx, program, "mem=768M", "initrd="+initramfs, "ubd0="+image,
 				"con=null", "con0=fd:0,fd:1", "console=tty0", "quiet", "rootfstype=ramfs", "ima_appraise=enforce", "audit=1", "umid=imaseal"+filepath.Base(scratch))
 			cmd.Env = append(os.Environ(), "TMPDIR="+scratch, "HOME="+scratch)
 			return cmd
@@ -67,9 +69,9 @@ func (l *lab) umlKernel(ctx context.Context) (*kernel, error) {
 }
 
 // boot boots k with the plan, hands each record to tell, and returns an error when
-// the plan was not carried out to its end. certificates are the plan's keys by
-// their names in the initramfs.
-func (l *lab) boot(ctx context.Context, k *kernel, p plan.Plan, files map[string][]byte, image string, tell func(plan.Record)) error {
+// the plan was not carried out to its end. files are those of the initramfs by their
+// names there. The image stays as it was unless keep is set.
+func (l *lab) boot(ctx context.Context, k *kernel, p plan.Plan, files map[string][]byte, image string, keep bool, tell func(plan.Record)) error {
 	scratch, err := os.MkdirTemp("", "imaseal-lab-")
 	if err != nil {
 		return err
@@ -91,7 +93,7 @@ func (l *lab) boot(ctx context.Context, k *kernel, p plan.Plan, files map[string
 
 	ctx, cancel := context.WithTimeout(ctx, k.limit)
 	defer cancel()
-	cmd := k.command(ctx, archive, image, scratch)
+	cmd := k.command(ctx, archive, image, scratch, keep)
 	if p.Shell {
 		cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 		return cmd.Run()

@@ -24,6 +24,8 @@ type lab struct {
 	// packages is a folder of imaseal's own packages, imaseal the command in them and
 	// hook the installer hook.
 	packages, imaseal, hook string
+	// built is the folder that holds these, builtBy the key that signed them.
+	built, builtBy string
 	// log is told what is being done.
 	log io.Writer
 }

@@ -26,6 +26,7 @@ type scene struct {
 	judge  judge
 	keys   []signingKey // whose certificates the kernel trusts
 	plan   plan.Plan
+	then   *plan.Plan // of a second boot of what the first one left; nil: there is none
 	files  map[string][]byte
 }
 
@@ -65,7 +66,7 @@ func (l *lab) newScene(ctx context.Context, k *kernel, work, besides string) (*s
 			return nil, err
 		}
 	}
-	if err := l.build(ctx, work, s.key(k.systemKey)); err != nil {
+	if err := l.build(ctx, s.key(k.systemKey)); err != nil {
 		return nil, err
 	}
 	if err := os.Mkdir(s.root, 0o755); err != nil {
@@ -89,9 +90,21 @@ func (s *scene) addKey(key signingKey, trusted bool) error {
 	}
 	name := "/" + key.name + ".der"
 	s.files[name] = cert.Raw
-	s.plan.Keys = append(s.plan.Keys, plan.Key{ID: "certificate " + key.name, File: name, Expect: key.expect})
+	s.plan.Keys = append(s.plan.Keys, plan.Key{ID: certificateName(key.name), File: name, Expect: key.expect})
 	return nil
 }
+
+// reboot makes a second boot, with those keys, of which checks adds the checks.
+func (s *scene) reboot(keys []plan.Key, checks func()) {
+	first := s.plan
+	s.plan.Keys, s.plan.Checks = keys, nil
+	checks()
+	second := s.plan
+	s.plan, s.then = first, &second
+}
+
+// certificateName is what the certificate of a key is called in a keyring.
+func certificateName(key string) string { return "certificate " + key }
 
 func (s *scene) key(name string) signingKey {
 	i := slices.IndexFunc(s.keys, func(k signingKey) bool { return k.name == name })

@@ -54,6 +54,7 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
+	defer l.close()
 	switch args[0] {
 	case "build":
 		return l.buildAll(ctx)
@@ -63,7 +64,7 @@ func run(ctx context.Context, args []string) error {
 		return l.shell(ctx)
 	case "list":
 		for _, c := range cases {
-			if c.besides != "" {
+			if c.boot.besides != "" {
 				continue // another boot of the same case
 			}
 			fmt.Printf("case %d     %s\n", c.number, c.title)
@@ -138,8 +139,8 @@ func (l *lab) runCases(ctx context.Context, args []string, w io.Writer) error {
 	defer r.file.Close()
 	var failed error
 	for _, k := range kernels {
-		for _, besides := range []string{"", rpmPackages} {
-			if err := l.runOn(ctx, k, besides, numbers, r); err != nil {
+		for _, b := range boots() {
+			if err := l.runOn(ctx, k, b, numbers, r); err != nil {
 				failed = errors.Join(failed, fmt.Errorf("kernel %s: %w", k.name, err))
 			}
 		}
@@ -159,11 +160,11 @@ func (l *lab) runCases(ctx context.Context, args []string, w io.Writer) error {
 	return errors.Join(failed, r.file.Close())
 }
 
-// runOn boots k with the cases of those numbers whose system has the packages besides.
-// Where there are none it does nothing.
-func (l *lab) runOn(ctx context.Context, k *kernel, besides string, numbers []string, r *results) error {
+// runOn boots k with the cases of those numbers that are of this boot. Where there are
+// none it does nothing.
+func (l *lab) runOn(ctx context.Context, k *kernel, b boot, numbers []string, r *results) error {
 	chosen := slices.DeleteFunc(slices.Clone(cases), func(c labCase) bool {
-		return c.prepare == nil || c.besides != besides || !wanted(numbers, c.number)
+		return c.prepare == nil || c.boot != b || !wanted(numbers, c.number)
 	})
 	if len(chosen) == 0 {
 		return nil
@@ -173,7 +174,7 @@ func (l *lab) runOn(ctx context.Context, k *kernel, besides string, numbers []st
 		return err
 	}
 	defer os.RemoveAll(work)
-	s, err := l.newScene(ctx, k, work, besides)
+	s, err := l.newScene(ctx, k, work, b.besides)
 	if err != nil {
 		return err
 	}
@@ -192,7 +193,10 @@ func (l *lab) runOn(ctx context.Context, k *kernel, besides string, numbers []st
 		return err
 	}
 	defer l.step("kernel %s", k.name)()
-	return l.boot(ctx, k, s.plan, s.files, image, r.add)
+	if err := l.boot(ctx, k, s.plan, s.files, image, s.then != nil, r.add); err != nil || s.then == nil {
+		return err
+	}
+	return l.boot(ctx, k, *s.then, s.files, image, true, r.add)
 }
 
 // shell boots kernel A with everything signed, for a person to look around.
@@ -215,7 +219,7 @@ func (l *lab) shell(ctx context.Context) error {
 	if err := l.image(ctx, s.root, image); err != nil {
 		return err
 	}
-	return l.boot(ctx, k, s.plan, s.files, image, func(plan.Record) {})
+	return l.boot(ctx, k, s.plan, s.files, image, false, func(plan.Record) {})
 }
 
 func wanted(numbers []string, number int) bool {
@@ -226,22 +230,42 @@ func wanted(numbers []string, number int) bool {
 type labCase struct {
 	number int
 	title  string
-	// besides are packages that its system has besides a minimal one.
-	besides string
+	boot   boot
 	// prepare puts what the case needs into a scene; nil for a boot of its own.
 	prepare func(*scene, context.Context) error
 }
 
+// A boot is what cases have in common that are tried one after the other.
+type boot struct {
+	// besides are packages that the system has besides a minimal one.
+	besides string
+	// alone is the number of a case after which the system is not what it was.
+	alone int
+}
+
+// boots returns all boots that cases take, in the order of the cases.
+func boots() []boot {
+	var all []boot
+	for _, c := range cases {
+		if !slices.Contains(all, c.boot) {
+			all = append(all, c.boot)
+		}
+	}
+	return all
+}
+
 var cases = []labCase{
-	{1, "what is signed runs", "", (*scene).signedRuns},
-	{1, "what is signed runs", rpmPackages, (*scene).signedRPMRuns},
-	{2, "what is tampered with does not", "", (*scene).tamperedIsDenied},
-	{4, "unsigned packages are refused", "", (*scene).unsignedIsRefused},
-	{5, "labels that come afterwards are too late", "", (*scene).afterwardsIsTooLate},
-	{6, "modules of signed packages load", "", (*scene).moduleLoads},
-	{7, "a machine boots under enforcement", "", nil},
-	{8, "what is measured is what was signed", "", (*scene).isMeasured},
-	{3, "a system upgrades under enforcement", "", (*scene).systemUpgrades},
+	{1, "what is signed runs", boot{}, (*scene).signedRuns},
+	{1, "what is signed runs", boot{besides: rpmPackages}, (*scene).signedRPMRuns},
+	{2, "what is tampered with does not", boot{}, (*scene).tamperedIsDenied},
+	{4, "unsigned packages are refused", boot{}, (*scene).unsignedIsRefused},
+	{5, "labels that come afterwards are too late", boot{}, (*scene).afterwardsIsTooLate},
+	{6, "modules of signed packages load", boot{}, (*scene).moduleLoads},
+	{7, "a machine boots under enforcement", boot{}, nil},
+	{8, "what is measured is what was signed", boot{}, (*scene).isMeasured},
+	{10, "keyrings take what imaseal says", boot{}, (*scene).keyringsAgree},
+	{3, "a system upgrades under enforcement", boot{}, (*scene).systemUpgrades},
+	{9, "a key is rolled over", boot{alone: 9}, (*scene).rollOver},
 }
 
 func caseTitle(number int) string {

@@ -63,19 +63,23 @@ func (l *lab) stockKernel(ctx context.Context, s stock) (*kernel, error) {
 			k.other = file
 		}
 	}
-	k.command = func(ctx context.Context, initramfs, image, scratch string) *exec.Cmd {
-		return qemu(ctx, filepath.Join(dir, "vmlinuz"), initramfs, image,
+	k.command = func(ctx context.Context, initramfs, image, scratch string, keep bool) *exec.Cmd {
+		return qemu(ctx, filepath.Join(dir, "vmlinuz"), initramfs, image, keep,
 			"quiet rootfstype=ramfs ima_appraise=enforce audit=1 lsm=integrity")
 	}
 	return k, nil
 }
 
 // qemu boots a kernel in an emulated machine, whose console is the output. The image
-// stays as it is.
-func qemu(ctx context.Context, kernel, initramfs, image, commandLine string) *exec.Cmd {
+// stays as it is unless keep is set.
+func qemu(ctx context.Context, kernel, initramfs, image string, keep bool, commandLine string) *exec.Cmd {
+	drive := "if=virtio,format=raw,file=" + image
+	if !keep {
+		drive += ",snapshot=on"
+	}
 	return exec.CommandContext(ctx, "qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "1024",
 		"-nographic", "-nodefaults", "-serial", "stdio", "-no-reboot", "-kernel", kernel, "-initrd", initramfs,
-		"-drive", "if=virtio,format=raw,snapshot=on,file="+image, "-append", "console=ttyS0 "+commandLine)
+		"-drive", drive, "-append", "console=ttyS0 "+commandLine)
 }
 
 // fetchKernel gets the newest kernel of a suite through apt.

@@ -79,7 +79,7 @@ func (l *lab) systemBoot(ctx context.Context, r *results) error {
 		return err
 	}
 	key := good[3] // P-256
-	if err := l.build(ctx, work, key); err != nil {
+	if err := l.build(ctx, key); err != nil {
 		return err
 	}
 	root := filepath.Join(work, "root")
@@ -118,7 +118,7 @@ func (l *lab) bootSystem(ctx context.Context, mode, kernel, initrd, image string
 	defer l.step("booting Debian %s with ima_appraise=%s", bootSuite, mode)()
 	ctx, cancel := context.WithTimeout(ctx, 15*time.Minute)
 	defer cancel()
-	cmd := qemu(ctx, kernel, initrd, image,
+	cmd := qemu(ctx, kernel, initrd, image, false,
 		"root=UUID="+imageUUID+" rw ima_appraise="+mode+" audit=1 systemd.unit=imaseal-lab.service systemd.show_status=0")
 	console, err := cmd.StdoutPipe()
 	if err != nil {
@@ -162,7 +162,7 @@ func (l *lab) prepareBoot(ctx context.Context, root, packages string, key signin
 		return err
 	}
 	// The archive is not reached from here: keyutils is installed already.
-	steps = strings.ReplaceAll(steps, "apt-get install ./imaseal_*.deb ./imaseal-installer_*.deb keyutils", "dpkg --force-unsafe-io -i imaseal*.deb")
+	steps = strings.ReplaceAll(steps, "apt-get install ./imaseal_*.deb ./imaseal-installer_*.deb keyutils", "dpkg --force-unsafe-io -i imaseal_*.deb imaseal-installer_*.deb")
 	script := `set -e
 mount -t proc proc "$1/proc"; mount --bind /dev "$1/dev"; mount -t sysfs sysfs "$1/sys"
 mkdir "$1/work"; mount -t tmpfs tmpfs "$1/work"; mkdir "$1/work/signed"

@@ -154,6 +154,7 @@ func mountRoot(device string) error {
 type guest struct {
 	kernel string
 	kmsg   int
+	rings  map[string]int // keyrings that were used, by name
 }
 
 func newGuest() (*guest, error) {
@@ -168,7 +169,7 @@ func newGuest() (*guest, error) {
 	if _, err := unix.Seek(kmsg, 0, io.SeekEnd); err != nil {
 		return nil, fmt.Errorf("/dev/kmsg: %w", err)
 	}
-	return &guest{kernel: unix.ByteSliceToString(name.Release[:]), kmsg: kmsg}, nil
+	return &guest{kernel: unix.ByteSliceToString(name.Release[:]), kmsg: kmsg, rings: map[string]int{}}, nil
 }
 
 // report writes a record of what began at a time.
@@ -220,58 +221,6 @@ func auditTime(line string) time.Time {
 	return time.Unix(seconds, (millis+1)*int64(time.Millisecond))
 }
 
-// loadKeys loads the certificates, each of which is a check of its own.
-func (g *guest) loadKeys(p plan.Plan) error {
-	ring, err := keyring(p.Keyring)
-	if err != nil {
-		return err
-	}
-	for _, k := range p.Keys {
-		der, err := os.ReadFile(k.File)
-		if err != nil {
-			return err
-		}
-		began := time.Now()
-		_, err = unix.AddKey("asymmetric", k.ID, der, ring)
-		seen := plan.Allowed
-		if errors.Is(err, unix.ENOKEY) || errors.Is(err, unix.EKEYREJECTED) {
-			seen = plan.Denied
-		} else if err != nil {
-			seen = err.Error()
-		}
-		g.report(began, plan.Record{ID: k.ID, Case: 2, Expect: k.Expect, Seen: seen})
-	}
-	return nil
-}
-
-// keyring returns the number of a keyring: that of the kernel's own, which
-// /proc/keys tells, or of a new one at the user's.
-func keyring(name string) (int, error) {
-	if !strings.HasPrefix(name, ".") {
-		id, err := unix.AddKey("keyring", name, nil, unix.KEY_SPEC_USER_KEYRING)
-		if err != nil {
-			return 0, fmt.Errorf("making keyring %s: %w", name, err)
-		}
-		return id, nil
-	}
-	text, err := os.ReadFile("/proc/keys")
-	if err != nil {
-		return 0, err
-	}
-	for line := range strings.Lines(string(text)) {
-		f := strings.Fields(line)
-		if len(f) < 9 || f[7] != "keyring" || strings.TrimSuffix(f[8], ":") != name {
-			continue
-		}
-		var id int
-		if _, err := fmt.Sscanf(f[0], "%x", &id); err != nil {
-			return 0, fmt.Errorf("/proc/keys: %q: %w", line, err)
-		}
-		return id, nil
-	}
-	return 0, fmt.Errorf("the kernel has no keyring %s", name)
-}
-
 func (g *guest) check(c plan.Check) {
 	began := time.Now()
 	switch {
@@ -286,6 +235,13 @@ func (g *guest) check(c plan.Check) {
 		g.report(began, plan.Record{ID: c.ID, Case: c.Case, Expect: c.Expect, Seen: tryMap(c.Map)})
 	case c.Module != "":
 		g.report(began, plan.Record{ID: c.ID, Case: c.Case, Expect: c.Expect, Seen: tryModule(c.Module)})
+	case c.Key != nil:
+		g.report(began, plan.Record{ID: c.ID, Case: c.Case, Expect: c.Expect, Seen: g.tryKey(*c.Key)})
+	case c.MapSigned > 0:
+		seen, output := tryMapSigned(c.MapSigned)
+		r := plan.Record{ID: c.ID, Case: c.Case, Expect: c.Expect, Seen: seen, Told: output}
+		r.Audit = g.settle(began, seen)
+		g.report(began, r)
 	case c.Measure > 0:
 		seen, output := tryMeasure(c.Measure)
 		g.report(began, plan.Record{ID: c.ID, Case: c.Case, Expect: c.Expect, Seen: seen, Told: lastLine(output)})

@@ -23,27 +23,9 @@ const measurements = "/sys/kernel/security/ima/ascii_runtime_measurements"
 // kernel's measurement list says of them with the signatures that the packages
 // brought.
 func tryMeasure(most int) (seen, output string) {
-	signed, err := packageSignatures()
-	if err != nil {
-		return err.Error(), ""
-	}
-	paths := make([]string, 0, len(signed))
-	for path := range signed {
-		paths = append(paths, path)
-	}
-	slices.Sort(paths)
-	var mapped []string
-	for _, path := range paths {
-		if len(mapped) == most {
-			break
-		}
-		switch seen := tryMap(strings.TrimPrefix(path, root)); seen {
-		case plan.Allowed:
-			mapped = append(mapped, path)
-		case "invalid argument": // an empty file can't be mapped
-		default:
-			return fmt.Sprintf("%s: %s", path, seen), ""
-		}
+	signed, mapped, refusal := mapSigned(most)
+	if refusal != "" {
+		return refusal, ""
 	}
 	list, err := measured()
 	if err != nil {
@@ -60,6 +42,40 @@ func tryMeasure(most int) (seen, output string) {
 		}
 	}
 	return plan.Allowed, fmt.Sprintf("%d of %d files are measured with the signature of their package", len(mapped), len(mapped))
+}
+
+// tryMapSigned maps files of installed packages to be executed.
+func tryMapSigned(most int) (seen, output string) {
+	_, mapped, refusal := mapSigned(most)
+	if refusal != "" {
+		return refusal, ""
+	}
+	if len(mapped) == 0 {
+		return "no file has a label", ""
+	}
+	return plan.Allowed, fmt.Sprintf("%d files of packages were mapped", len(mapped))
+}
+
+// mapSigned maps files of installed packages to be executed, and returns their names,
+// those of signed packages with their signatures, and what was not allowed.
+func mapSigned(most int) (signed map[string][]byte, mapped []string, refusal string) {
+	signed, err := packageSignatures()
+	if err != nil {
+		return nil, nil, err.Error()
+	}
+	for _, path := range slices.Sorted(maps.Keys(signed)) {
+		if len(mapped) == most {
+			break
+		}
+		switch seen := tryMap(strings.TrimPrefix(path, root)); seen {
+		case plan.Allowed:
+			mapped = append(mapped, path)
+		case "invalid argument": // an empty file can't be mapped
+		default:
+			return nil, nil, path + ": " + seen
+		}
+	}
+	return signed, mapped, ""
 }
 
 // links returns how many names a file has.

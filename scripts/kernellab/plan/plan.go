@@ -44,7 +44,7 @@ const (
 )
 
 // A Check is one thing that is tried under the policy: Run, Map with or without
-// Labels, Module or Measure is set.
+// Labels, Module, Measure, MapSigned or Key is set.
 type Check struct {
 	ID string `json:"id"`
 	// Case is the number of the table in docs/verification.md to which it belongs.
@@ -65,8 +65,25 @@ type Check struct {
 	// which the measurement list must have each of them, with the very signature
 	// that its package carries.
 	Measure int `json:"measure,omitempty"`
+	// MapSigned is how many of the packages' files are mapped to be executed; all of
+	// them must be allowed.
+	MapSigned int `json:"map_signed,omitempty"`
+	// Key changes a keyring.
+	Key *KeyChange `json:"key,omitempty"`
 	// Labels are set on the file Map one after the other, and each is judged alone.
 	Labels []Label `json:"labels,omitempty"`
+}
+
+// A KeyChange loads a certificate into a keyring, or takes a key out of it. It is
+// denied when the kernel does not want it.
+type KeyChange struct {
+	Keyring string `json:"keyring"`
+	// Name is what the key is called in the keyring: the ID of a [Key] of the plan, or
+	// what it was loaded as.
+	Name string `json:"name"`
+	// File is a certificate, by its name in the initramfs.
+	File   string `json:"file,omitempty"`
+	Unlink bool   `json:"unlink,omitempty"`
 }
 
 // A Label is a value of security.ima and the verdict that imaseal gives.
