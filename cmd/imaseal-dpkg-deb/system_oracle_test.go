@@ -150,24 +150,30 @@ func (r *root) wrong(labels map[string]string) []string {
 }
 
 // testKey is the public key of the test certificate.
-var testKey = sync.OnceValues(func() (*ecdsa.PublicKey, error) {
-	text, err := os.ReadFile(sharedFile("keys/test.crt"))
+var testKey = sync.OnceValues(func() (*ecdsa.PublicKey, error) { return keyOf(sharedFile("keys/test.crt")) })
+
+// keyOf returns the public key of a certificate.
+func keyOf(file string) (*ecdsa.PublicKey, error) {
+	text, err := os.ReadFile(file)
 	if err != nil {
 		return nil, err
 	}
 	block, _ := pem.Decode(text)
 	if block == nil {
-		return nil, errors.New("test.crt is no PEM")
+		return nil, fmt.Errorf("%s is no PEM", file)
 	}
 	cert, err := x509.ParseCertificate(block.Bytes)
 	if err != nil {
 		return nil, err
 	}
 	return cert.PublicKey.(*ecdsa.PublicKey), nil
-})
+}
 
-// verify reports whether value is a SHA-256 file signature by the test key over
-// content, in docs/format.md's words.
+// nextKey is a second key that signs packages, while a test has one.
+var nextKey *ecdsa.PublicKey
+
+// verify reports whether value is a SHA-256 file signature by the test key, or the next
+// one, over content, in docs/format.md's words.
 func verify(value string, content []byte) error {
 	key, err := testKey()
 	if err != nil {
@@ -177,7 +183,8 @@ func verify(value string, content []byte) error {
 		return fmt.Errorf("the label %x is no signature", value)
 	}
 	digest := sha256.Sum256(content)
-	if !ecdsa.VerifyASN1(key, digest[:], []byte(value[9:])) {
+	next := nextKey != nil && ecdsa.VerifyASN1(nextKey, digest[:], []byte(value[9:]))
+	if !next && !ecdsa.VerifyASN1(key, digest[:], []byte(value[9:])) {
 		return errors.New("the label is not over this content")
 	}
 	return nil
