@@ -9,9 +9,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
-	"time"
 )
 
 const softHSMModule = "/usr/lib/softhsm/libsofthsm2.so"
@@ -246,64 +244,6 @@ func TestTokenMistakes(t *testing.T) {
 	s.fails(exec.Command(plain, "sign", "--key", s.key("rsa"), s.pkg), "-tags pkcs11", "packages have it")
 	s.fails(exec.Command(plain, "sign", "--key", s.path("keys/test.key"), "--cert", s.key("rsa"), s.pkg), "-tags pkcs11")
 	s.fails(exec.Command(plain, "sign", "--key", "pkcs11:token=a?pin-value="+tokenPIN, s.pkg), "pin-source")
-}
-
-// TestTokenKeyVanishes deletes the key from the token while 10,000 files are signed.
-func TestTokenKeyVanishes(t *testing.T) {
-	s := newTokenScene(t, "deb", 10000)
-	r := s.start(s.signToken("rsa", "--cert", s.path("rsa/signing.crt")))
-	// Once the token has been read for some time signatures are made: 10,000 take seconds.
-	busy(t, r, 500*time.Millisecond)
-	s.tool("--delete-object", "--type", "privkey", "--id", "01")
-	if code := r.code(); code != exitError {
-		t.Fatalf("exit code %d: was it done before the key vanished? %s", code, &r.output)
-	}
-	if out := r.output.String(); !strings.Contains(out, `token "release"`) || !strings.Contains(out, "removed from the token while it was in use") || strings.Contains(out, tokenPIN) {
-		t.Errorf("the message: %s", out)
-	}
-	if s.whole(nil) {
-		t.Error("the package was changed")
-	}
-	if left := s.leftovers(); len(left) > 0 {
-		t.Errorf("left: %v", left)
-	}
-}
-
-// busy waits until the command has used so much processor time.
-func busy(t *testing.T, r *running, much time.Duration) {
-	t.Helper()
-	for {
-		select {
-		case <-r.done:
-			t.Fatalf("it has ended: %s", &r.output)
-		case <-time.After(5 * time.Millisecond):
-		}
-		stat, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", r.cmd.Process.Pid))
-		_, rest, _ := bytes.Cut(stat, []byte(") "))
-		fields := strings.Fields(string(rest))
-		var user, system int
-		if len(fields) > 12 {
-			fmt.Sscan(fields[11], &user)
-			fmt.Sscan(fields[12], &system)
-		}
-		if time.Duration(user+system)*10*time.Millisecond >= much { // ticks of 1/100 s
-			return
-		}
-	}
-}
-
-// TestTokenInterrupted: the interrupt ends signing by a token, the package is whole.
-func TestTokenInterrupted(t *testing.T) {
-	s := newTokenScene(t, "rpm", 10000)
-	r := s.start(s.signToken("rsa", "--cert", s.path("rsa/signing.crt")))
-	busy(t, r, 500*time.Millisecond)
-	r.send(syscall.SIGINT)
-	if code := r.code(); code != exitInterrupted {
-		t.Errorf("exit code %d: %s", code, &r.output)
-	}
-	if s.whole(nil) || len(s.leftovers()) > 0 {
-		t.Errorf("the package was changed, or something is left: %v", s.leftovers())
-	}
 }
 
 // TestTokenSecrets watches everything that others could see for the PIN.
