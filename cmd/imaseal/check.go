@@ -61,7 +61,7 @@ is verified. The command fails when there is any.`) + "\n" + exitStatusHelp,
 	}
 	o.system.add(cmd)
 	o.system.addCerts(cmd)
-	o.system.rpm.addKeyring(cmd.Flags())
+	o.system.rpm.addKeyring(cmd)
 	cmd.Flags().BoolVar(&o.unowned, "unowned", false, "also look in executable places (/usr, /opt, …) for programs of no package")
 	cmd.Flags().StringArrayVar(&o.revoked, "revoked", nil, "find what is signed by `KEY`, a key id or a file with its certificate; may be repeated")
 	o.system.addOutput(cmd, &o.out)

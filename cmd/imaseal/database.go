@@ -49,7 +49,7 @@ type systemFlags struct {
 func (f *systemFlags) add(cmd *cobra.Command) {
 	fl := cmd.Flags()
 	fl.StringVar(&f.root, "root", "/", "work on the system below folder `DIR`")
-	f.rpm.add(fl)
+	f.rpm.add(cmd)
 	fl.IntVarP(&f.jobs, "jobs", "j", runtime.NumCPU(), "`N` files are worked on at once (default all cores)")
 	fl.Lookup("jobs").DefValue = "0" // the help must not depend on the machine
 }

@@ -6,7 +6,7 @@ import (
 	"io"
 	"os"
 
-	"github.com/spf13/pflag"
+	"github.com/spf13/cobra"
 
 	"github.com/imaseal/imaseal/keys"
 	"github.com/imaseal/imaseal/rpm/rpmdb"
@@ -25,17 +25,18 @@ type rpmFlags struct {
 	stdin     io.Reader
 }
 
-func (f *rpmFlags) add(fl *pflag.FlagSet) {
+func (f *rpmFlags) add(cmd *cobra.Command) {
+	fl := cmd.Flags()
 	fl.BoolVar(&f.want, "rpm", false, "take rpm's database, though there is one of dpkg, too")
 	fl.StringVar(&f.folder, "rpm-db", "", "take rpm's database in folder `DIR` below the root (default where rpm is configured to have it, or a usual place)")
 }
 
-func (f *rpmFlags) addKeyring(fl *pflag.FlagSet) {
-	fl.StringVar(&f.keyring, "openpgp-keyring", "", "demand of each RPM a signature by a key in `FILE` over its header, which binds names to contents")
+func (f *rpmFlags) addKeyring(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&f.keyring, "openpgp-keyring", "", "demand of each RPM a signature by a key in `FILE` over its header, which binds names to contents")
 }
 
-func (f *rpmFlags) addFilesFrom(fl *pflag.FlagSet) {
-	fl.StringVar(&f.filesFrom, "files-from", "", "take the RPMs that have a file listed in `FILE`, a path a line, as rpm gives to a file trigger; - is standard input")
+func (f *rpmFlags) addFilesFrom(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&f.filesFrom, "files-from", "", "take the RPMs that have a file listed in `FILE`, a path a line, as rpm gives to a file trigger; - is standard input")
 }
 
 func (f *rpmFlags) wanted() bool {
