@@ -165,7 +165,7 @@ func TestPackages(t *testing.T) {
 		}
 	})
 	t.Run("they say what they are", func(t *testing.T) {
-		said := runIn(t, dir, `for deb in *.deb; do rm -rf root; dpkg-deb -x $deb root; file -b root/usr/bin/imaseal root/usr/lib/imaseal/dpkg-deb 2>/dev/null | grep ELF | sed "s/^/$deb: /"; done`)
+		said := runIn(t, dir, `for deb in imaseal_*.deb imaseal-installer_*.deb; do rm -rf root; dpkg-deb -x $deb root; file -b root/usr/bin/imaseal root/usr/lib/imaseal/dpkg-deb 2>/dev/null | grep ELF | sed "s/^/$deb: /"; done`)
 		for arch, machine := range map[string]string{"amd64": "64-bit LSB [a-z ]*, x86-64", "arm64": "64-bit LSB [a-z ]*, ARM aarch64", "armhf": "32-bit LSB [a-z ]*, ARM, EABI5"} {
 			// The hook runs while the C library is replaced; imaseal loads PKCS #11 modules.
 			for name, kind := range map[string]string{"imaseal-installer": "statically linked", "imaseal": "dynamically linked"} {
