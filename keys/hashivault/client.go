@@ -168,30 +168,47 @@ func (c *client) do(ctx context.Context, method, path string, body any) ([]byte,
 	}
 	answer, err := c.http.Do(r)
 	if err != nil {
-		return nil, remote.TransportError(err)
+		return nil, hide(remote.TransportError(err), token)
 	}
 	defer answer.Body.Close()
 	text, err := io.ReadAll(io.LimitReader(answer.Body, maxBody+1))
 	if err != nil {
-		return nil, remote.TransportError(err)
+		return nil, hide(remote.TransportError(err), token)
 	}
 	if len(text) > maxBody {
 		return nil, fmt.Errorf("its answer has more than %d bytes", maxBody)
 	}
+	// A server, or what stands in its place, may repeat what it was sent. The token goes
+	// before anything is cut off, so that no half of it is left.
+	text = bytes.ReplaceAll(text, []byte(token), []byte(hidden))
 	if answer.StatusCode != http.StatusOK {
-		return nil, c.statusError(answer, text, token)
+		return nil, c.statusError(answer, text)
 	}
 	return text, nil
 }
 
+// hidden stands where the token was.
+const hidden = "[token]"
+
+// hide returns err without the token, which a header of the answer may have repeated.
+func hide(err error, token string) error {
+	text := strings.ReplaceAll(err.Error(), token, hidden)
+	if text == err.Error() {
+		return err
+	}
+	if after, temporary := remote.IsTemporary(err); temporary {
+		return remote.Temporary(errors.New(text), after)
+	}
+	return errors.New(text)
+}
+
 // statusError says what a status means, and what to do.
-func (c *client) statusError(answer *http.Response, body []byte, token string) error {
+func (c *client) statusError(answer *http.Response, body []byte) error {
 	text := strconv.Itoa(answer.StatusCode)
 	if name := http.StatusText(answer.StatusCode); name != "" {
 		text += " " + name
 	}
-	// A server, or what stands in its place, may repeat what it was sent.
-	if m := strings.ReplaceAll(message(body), token, "[token]"); m != "" {
+	if m := message(body); m != "" {
 		text += ": " + m
 	}
 	switch answer.StatusCode {

@@ -189,11 +189,22 @@ func TestLastingTrouble(t *testing.T) {
 		trouble func(*vaulttest.Server)
 		want    string
 	}{
-		"403":              {answer(403, `{"errors":["permission denied"]}`), "403 Forbidden: permission denied: the token is not valid or has expired"},
-		"403 of a proxy":   {answer(403, "<html>"), "403 Forbidden: the token is not valid"},
-		"400":              {answer(400, `{"errors":["no \u001b[2J","really"]}`), `400 Bad Request: no \u001b[2J; really`},
-		"404":              {answer(404, `{"errors":[]}`), "404 Not Found: there is no key release in transit"},
-		"the token back":   {answer(400, `{"errors":["bad token `+vaulttest.Token+`"]}`), "400 Bad Request: bad token [token]"},
+		"403":                {answer(403, `{"errors":["permission denied"]}`), "403 Forbidden: permission denied: the token is not valid or has expired"},
+		"403 of a proxy":     {answer(403, "<html>"), "403 Forbidden: the token is not valid"},
+		"400":                {answer(400, `{"errors":["no \u001b[2J","really"]}`), `400 Bad Request: no \u001b[2J; really`},
+		"404":                {answer(404, `{"errors":[]}`), "404 Not Found: there is no key release in transit"},
+		"the token back":     {answer(400, `{"errors":["bad token `+vaulttest.Token+`"]}`), "400 Bad Request: bad token [token]"},
+		"half the token":     {answer(403, `{"errors":["`+strings.Repeat("x", maxMessage-20)+vaulttest.Token+`"]}`), "xxx[token]: the token is not valid"},
+		"the token, by item": {each("error", "bad token "+vaulttest.Token), "bad token [token]"},
+		"the token as a host": {func(s *vaulttest.Server) {
+			s.Disturb = func(n int, w http.ResponseWriter, _ *http.Request) bool {
+				if n > 1 {
+					w.Header().Set("Location", "https://"+vaulttest.Token+".example/")
+					w.WriteHeader(http.StatusTemporaryRedirect)
+				}
+				return n > 1
+			}
+		}, "it redirects to https://[token].example"},
 		"a page":           {answer(200, "<html>hello"), "the answer is not one of a transit engine"},
 		"nothing":          {answer(204, ""), "204 No Content"},
 		"no data":          {answer(200, `{"errors":[]}`), "the answer is not one of a transit engine"},
@@ -214,7 +225,7 @@ func TestLastingTrouble(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("%v, not %q", err, c.want)
 			}
-			if err != nil && strings.Contains(err.Error(), vaulttest.Token) {
+			if err != nil && strings.Contains(err.Error(), vaulttest.Token[:8]) {
 				t.Errorf("the token is in it: %v", err)
 			}
 			if requests, _, _ := server.Counts(); requests != 2 {

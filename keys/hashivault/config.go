@@ -15,6 +15,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -24,7 +25,7 @@ const (
 	// maxToken bounds a token in bytes; Vault's batch tokens are the longest, some
 	// hundreds.
 	maxToken = 8 << 10
-	// maxCAFile bounds a file of certificates in bytes.
+	// maxCAFile bounds a file of certificates, or of a key, in bytes.
 	maxCAFile = 4 << 20
 	// maxCAFiles is how many files of a folder are read.
 	maxCAFiles = 1000
@@ -186,19 +187,32 @@ func (c *config) readTLS() (*tls.Config, error) {
 			return nil, fmt.Errorf("%s: %w", folderVariable, err)
 		}
 	}
-	cert, _ := c.family.get("CLIENT_CERT")
-	key, _ := c.family.get("CLIENT_KEY")
+	cert, certVariable := c.family.get("CLIENT_CERT")
+	key, keyVariable := c.family.get("CLIENT_KEY")
 	if (cert == "") != (key == "") {
-		return nil, errors.New("VAULT_CLIENT_CERT and VAULT_CLIENT_KEY go together: one of them is not set")
+		return nil, fmt.Errorf("%s and %s go together: one of them is not set", certVariable, keyVariable)
 	}
 	if cert != "" {
-		pair, err := tls.LoadX509KeyPair(cert, key)
+		pair, err := readPair(cert, key)
 		if err != nil {
-			return nil, fmt.Errorf("VAULT_CLIENT_CERT, VAULT_CLIENT_KEY: %w", err)
+			return nil, fmt.Errorf("%s, %s: %w", certVariable, keyVariable, err)
 		}
 		t.Certificates = []tls.Certificate{pair}
 	}
 	return t, nil
+}
+
+// readPair reads a certificate and its key.
+func readPair(certFile, keyFile string) (tls.Certificate, error) {
+	cert, err := readBounded(certFile, maxCAFile)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	key, err := readBounded(keyFile, maxCAFile)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	return tls.X509KeyPair(cert, key)
 }
 
 func addCertificates(pool *x509.CertPool, path string) error {
@@ -258,8 +272,10 @@ func (c *config) token() (string, error) {
 	return token, nil
 }
 
+// readBounded reads a file, or a pipe that somebody writes to. One that nobody writes
+// to is empty: waiting for it could not be interrupted.
 func readBounded(path string, limit int64) ([]byte, error) {
-	f, err := os.Open(path)
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
 	}

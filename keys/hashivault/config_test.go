@@ -3,10 +3,12 @@ package hashivault
 import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
+	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -184,5 +186,50 @@ func TestClientCertificate(t *testing.T) {
 	mustOpen(t, ref, Options{})
 	if !shown {
 		t.Error("no certificate was shown")
+	}
+}
+
+// TestPipes has a pipe in the place of a file: what is written to it is read, and nobody
+// waits for a writer that never comes.
+func TestPipes(t *testing.T) {
+	server := vaulttest.New(t, newECDSA(t, elliptic.P256()))
+	ca, err := os.ReadFile(os.Getenv("VAULT_CACERT"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	folder := t.TempDir()
+	silent := filepath.Join(folder, "pipe")
+	if err := syscall.Mkfifo(silent, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(folder, "ca.pem"), ca, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Run("in a folder", func(t *testing.T) {
+		t.Setenv("VAULT_CACERT", "")
+		t.Setenv("VAULT_CAPATH", folder)
+		mustOpen(t, ref, Options{})
+	})
+	t.Run("nobody writes", func(t *testing.T) {
+		t.Setenv("VAULT_CACERT", silent)
+		if _, err := Open(t.Context(), ref, Options{}); err == nil || !strings.Contains(err.Error(), "no certificate in PEM form") {
+			t.Error(err)
+		}
+	})
+	t.Run("somebody writes", func(t *testing.T) {
+		r, w, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		go func() {
+			w.Write(ca)
+			w.Close()
+		}()
+		t.Setenv("VAULT_CACERT", fmt.Sprintf("/proc/self/fd/%d", r.Fd()))
+		mustOpen(t, ref, Options{})
+	})
+	if len(server.Wrong) > 0 {
+		t.Error(server.Wrong)
 	}
 }
