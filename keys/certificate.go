@@ -15,9 +15,9 @@ import (
 	"github.com/imaseal/imaseal/sign"
 )
 
-// maxRSABits bounds the RSA keys of certificates: verification with a larger one
+// MaxRSABits bounds the RSA keys that are used: verification with a larger one
 // takes long, and no kernel takes it.
-const maxRSABits = 16384
+const MaxRSABits = 16384
 
 // LoadCertificates reads the certificates in a file: one in DER, or any number in
 // PEM. It does not judge them. There is at least one when the error is nil.
@@ -77,8 +77,8 @@ func parseCertificate(der []byte) (*x509.Certificate, error) {
 	if err != nil {
 		return nil, fmt.Errorf("this is no certificate, neither PEM nor DER: %w", err)
 	}
-	if pub, ok := cert.PublicKey.(*rsa.PublicKey); ok && pub.N.BitLen() > maxRSABits {
-		return nil, fmt.Errorf("the certificate's RSA key has %d bits, more than %d", pub.N.BitLen(), maxRSABits)
+	if pub, ok := cert.PublicKey.(*rsa.PublicKey); ok && pub.N.BitLen() > MaxRSABits {
+		return nil, fmt.Errorf("the certificate's RSA key has %d bits, more than %d", pub.N.BitLen(), MaxRSABits)
 	}
 	return cert, nil
 }

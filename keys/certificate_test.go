@@ -77,7 +77,7 @@ func TestACertificateWithAHugeRSAKeyIsRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for bits, fine := range map[uint]bool{maxRSABits: true, maxRSABits + 8: false} {
+	for bits, fine := range map[uint]bool{MaxRSABits: true, MaxRSABits + 8: false} {
 		n := new(big.Int).Lsh(big.NewInt(1), bits-1)
 		pub := &rsa.PublicKey{N: n.SetBit(n, 0, 1), E: 65537}
 		template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "huge"}}

@@ -1,8 +1,11 @@
-// Package keys opens what signs and judges what is trusted: private keys,
-// certificates and OpenPGP keys. It hands out [crypto.Signer]s, certificates and
-// makers of OpenPGP signatures, and knows no package format. Start with [Open],
-// [LoadCertificates], [OpenPGPSigner] and [LoadKeyring]; [Init] makes new keys, and a
-// [CA] issues certificates for others.
+// Package keys opens what signs files and judges what is trusted: private keys and
+// certificates. It hands out [crypto.Signer]s and certificates, and knows no package
+// format. Start with [Open] and [LoadCertificates]; [Init] makes new keys, and a [CA]
+// issues certificates for others.
+//
+// Package openpgp, for the keys that sign whole packages, stands on this one. The
+// providers of keys, pkcs11, hashivault, program, remote and kmsref, and kernel and
+// cache do not know it: this package calls the providers.
 //
 // # Key references
 //
@@ -18,8 +21,8 @@
 //	exec:PROGRAM?KEY        a key in another program, by the protocol of package program
 //	gpg:0123…CDEF           an OpenPGP key in GnuPG's keyring, agent or card
 //
-// The last names an OpenPGP key only, files either kind, the others keys that sign
-// files. The table is in ref.go.
+// The last names an OpenPGP key only, for package openpgp, files either kind, the
+// others keys that sign files. The table is in ref.go.
 //
 // # Secrets
 //

@@ -26,29 +26,31 @@ const (
 	maxKeyDER = 16 << 10
 )
 
+// readKeyFile reads a file that need not be the owner's alone.
 func readKeyFile(path string) ([]byte, error) {
-	content, _, err := readKeyFileMode(path)
+	content, _, err := ReadPrivateKeyFile(path)
 	return content, err
 }
 
-func readKeyFileMode(path string) ([]byte, fs.FileMode, error) {
+// ReadPrivateKeyFile reads a file that holds a private key, of at most 1 MiB. The note
+// is not empty when others can read or write it. Clear the content after use.
+func ReadPrivateKeyFile(path string) (content []byte, note string, err error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, 0, err
+		return nil, "", err
 	}
 	defer f.Close()
 	info, err := f.Stat()
 	if err != nil {
-		return nil, 0, err
+		return nil, "", err
 	}
-	content, err := io.ReadAll(io.LimitReader(f, maxKeyFile+1))
-	if err != nil {
-		return nil, 0, err
+	if content, err = io.ReadAll(io.LimitReader(f, maxKeyFile+1)); err != nil {
+		return nil, "", err
 	}
 	if len(content) > maxKeyFile {
-		return nil, 0, fmt.Errorf("%s: more than %d bytes, this is no key file", path, maxKeyFile)
+		return nil, "", fmt.Errorf("%s: more than %d bytes, this is no key file", path, maxKeyFile)
 	}
-	return content, info.Mode(), nil
+	return content, openToOthers(path, info.Mode()), nil
 }
 
 // openToOthers warns of a private key that is not the owner's alone. It is no
@@ -61,7 +63,7 @@ func openToOthers(path string, mode fs.FileMode) string {
 }
 
 func openFile(_ context.Context, path string, o OpenOptions) (*Key, error) {
-	content, mode, err := readKeyFileMode(path)
+	content, others, err := ReadPrivateKeyFile(path)
 	if err != nil {
 		return nil, err
 	}
@@ -72,7 +74,7 @@ func openFile(_ context.Context, path string, o OpenOptions) (*Key, error) {
 	}
 	signer, note := accelerate(key.Signer)
 	key.Signer = signer
-	key.Note = joinNotes(openToOthers(path, mode), note)
+	key.Note = joinNotes(others, note)
 	return key, nil
 }
 

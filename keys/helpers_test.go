@@ -10,10 +10,14 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // The passphrase of every encrypted key in testdata.
 const testPassphrase = "correct horse battery"
+
+// testTime is a time that certificates begin at.
+var testTime = time.Date(2022, 5, 6, 7, 8, 9, 0, time.UTC)
 
 func need(t testing.TB, tools ...string) {
 	t.Helper()

@@ -161,8 +161,8 @@ func parsePublicKey(content []byte) (crypto.PublicKey, error) {
 			return nil, errors.New("this is no public key")
 		}
 	}
-	if key, ok := pub.(*rsa.PublicKey); ok && key.N.BitLen() > maxRSABits {
-		return nil, fmt.Errorf("an RSA key of %d bits has more than %d", key.N.BitLen(), maxRSABits)
+	if key, ok := pub.(*rsa.PublicKey); ok && key.N.BitLen() > MaxRSABits {
+		return nil, fmt.Errorf("an RSA key of %d bits has more than %d", key.N.BitLen(), MaxRSABits)
 	}
 	return pub, nil
 }

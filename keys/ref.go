@@ -77,12 +77,15 @@ func Open(ctx context.Context, ref string, o OpenOptions) (*Key, error) {
 	name, rest := splitRef(ref)
 	open, ok := schemes[name]
 	if !ok {
-		return nil, unknownScheme(name, slices.Sorted(maps.Keys(schemes)))
+		return nil, UnknownScheme(ref, slices.Sorted(maps.Keys(schemes))...)
 	}
 	return open(ctx, rest, o)
 }
 
-func unknownScheme(name string, known []string) error {
+// UnknownScheme is the error for a reference of a kind that is not known where it is
+// used; known are the schemes that are.
+func UnknownScheme(ref string, known ...string) error {
+	name, _ := splitRef(ref)
 	return fmt.Errorf("key %s:…: this build knows no keys of that kind, but paths and %s:; for a file of that name write ./%s:…",
 		name, strings.Join(known, ":, "), name)
 }
@@ -93,4 +96,10 @@ func splitRef(ref string) (name, rest string) {
 		return m[1], strings.TrimPrefix(ref, m[0])
 	}
 	return "file", ref
+}
+
+// FileOf returns the path of the file that ref names, false when it names none.
+func FileOf(ref string) (path string, ok bool) {
+	name, path := splitRef(ref)
+	return path, name == "file"
 }

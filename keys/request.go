@@ -62,12 +62,6 @@ func LoadRequest(ctx context.Context, ref string, o OpenOptions) (*Request, erro
 	return r, key.Close()
 }
 
-// FileOf returns the path of the file that ref names, false when it names none.
-func FileOf(ref string) (path string, ok bool) {
-	name, path := splitRef(ref)
-	return path, name == "file"
-}
-
 // parseRequest reads a certificate request or a public key. It returns nil when data
 // is neither: a private key, perhaps.
 func parseRequest(data []byte) (*Request, error) {
@@ -139,8 +133,8 @@ func parseRequestDER(der []byte) (*Request, error) {
 // requestFor judges the public key before anything is verified with it: with a huge
 // one that takes long.
 func requestFor(pub crypto.PublicKey) (*Request, error) {
-	if key, ok := pub.(*rsa.PublicKey); ok && key.N.BitLen() > maxRSABits {
-		return nil, fmt.Errorf("an RSA key of %d bits is more than %d", key.N.BitLen(), maxRSABits)
+	if key, ok := pub.(*rsa.PublicKey); ok && key.N.BitLen() > MaxRSABits {
+		return nil, fmt.Errorf("an RSA key of %d bits is more than %d", key.N.BitLen(), MaxRSABits)
 	}
 	if _, err := kernel.KeyTypeOf(pub); err != nil {
 		return nil, err

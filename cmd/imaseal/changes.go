@@ -13,7 +13,7 @@ import (
 	"slices"
 
 	"github.com/imaseal/imaseal/deb"
-	"github.com/imaseal/imaseal/keys"
+	"github.com/imaseal/imaseal/keys/openpgp"
 	"github.com/imaseal/imaseal/sign"
 )
 
@@ -79,7 +79,7 @@ func (t *changesTarget) read() error {
 	if err != nil {
 		return err
 	}
-	if text, t.clearSigned, err = keys.UnwrapClearSigned(text); err != nil {
+	if text, t.clearSigned, err = openpgp.UnwrapClearSigned(text); err != nil {
 		return err
 	}
 	t.changes, err = deb.ParseChanges(text)

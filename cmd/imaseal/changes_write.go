@@ -11,14 +11,14 @@ import (
 
 	"github.com/imaseal/imaseal/deb"
 	"github.com/imaseal/imaseal/internal/atomicfile"
-	"github.com/imaseal/imaseal/keys"
+	"github.com/imaseal/imaseal/keys/openpgp"
 )
 
 // changesOptions say how .changes files are rewritten.
 type changesOptions struct {
-	openPGP   *keys.OpenPGPKey // signs those anew that were signed
-	buildinfo bool             // rewrite the checksums in the .buildinfo too
-	dryRun    bool             // write nothing
+	openPGP   *openpgp.Key // signs those anew that were signed
+	buildinfo bool         // rewrite the checksums in the .buildinfo too
+	dryRun    bool         // write nothing
 }
 
 // finishChanges rewrites each .changes file whose packages are finished, and
@@ -154,7 +154,7 @@ func readBuildinfo(path string) (info *deb.Changes, clearSigned bool, err error)
 	if err != nil {
 		return nil, false, err
 	}
-	if text, clearSigned, err = keys.UnwrapClearSigned(text); err != nil {
+	if text, clearSigned, err = openpgp.UnwrapClearSigned(text); err != nil {
 		return nil, false, err
 	}
 	info, err = deb.ParseBuildinfo(text)

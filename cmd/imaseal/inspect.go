@@ -13,7 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/imaseal/imaseal/keys"
+	"github.com/imaseal/imaseal/keys/openpgp"
 	"github.com/imaseal/imaseal/sign"
 )
 
@@ -190,7 +190,7 @@ func (r *result) summarise() {
 }
 
 func (r *result) openPGP(sig sign.OpenPGPSignature) {
-	infos, err := keys.DescribeOpenPGP(sig.Packet)
+	infos, err := openpgp.Describe(sig.Packet)
 	if err != nil {
 		r.find(sign.Finding{Path: sig.Where, Reason: sign.ReasonOpenPGP, Detail: err.Error()})
 		return

@@ -12,6 +12,7 @@ import (
 	"github.com/imaseal/imaseal/deb"
 	"github.com/imaseal/imaseal/internal/atomicfile"
 	"github.com/imaseal/imaseal/keys"
+	"github.com/imaseal/imaseal/keys/openpgp"
 	"github.com/imaseal/imaseal/sign"
 )
 
@@ -47,7 +48,7 @@ func (f *rewriteFlags) addTrustHeader(cmd *cobra.Command) {
 type rewriting struct {
 	*rewriteFlags
 	out     *output
-	openPGP *keys.OpenPGPKey // nil: packages as a whole are not signed
+	openPGP *openpgp.Key // nil: packages as a whole are not signed
 	// headerOnly leaves the payload of an RPM unread, as nothing is written.
 	headerOnly bool
 }
@@ -62,7 +63,7 @@ func (f *rewriteFlags) open(ctx context.Context, out *output, passphrase keys.Pa
 	if err != nil {
 		return w, err
 	}
-	if w.openPGP, err = keys.OpenPGPSigner(ctx, f.openPGPKey, passphrase, now); err != nil {
+	if w.openPGP, err = openpgp.Open(ctx, f.openPGPKey, passphrase, now); err != nil {
 		return w, err
 	}
 	if w.openPGP.Note != "" {

@@ -8,7 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/imaseal/imaseal/keys"
+	"github.com/imaseal/imaseal/keys/openpgp"
 	"github.com/imaseal/imaseal/rpm/rpmdb"
 	"github.com/imaseal/imaseal/sign"
 	"github.com/imaseal/imaseal/sign/installed"
@@ -53,7 +53,7 @@ func (f *rpmFlags) unbound(s *installed.System) bool {
 func (f *rpmFlags) open(ctx context.Context, root *xattr.Root) (installed.Database, error) {
 	o := rpmdb.Options{Folder: f.folder}
 	if f.keyring != "" {
-		keyring, err := keys.LoadKeyring(f.keyring)
+		keyring, err := openpgp.LoadKeyring(f.keyring)
 		if err != nil {
 			return nil, err
 		}

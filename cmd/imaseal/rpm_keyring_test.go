@@ -17,7 +17,7 @@ import (
 
 // TestRPMKeyring: the signature over its header binds a package's names to contents.
 func TestRPMKeyring(t *testing.T) {
-	const openPGP = "../../keys/testdata/openpgp/"
+	const openPGP = "../../keys/openpgp/testdata/"
 	r := newRPMRoot(t, "rpm")
 	single := func(name string, sign ...string) string {
 		return r.build(name, "1", "mkdir -p usr/bin; echo "+name+" >usr/bin/"+name, "/usr/bin/"+name, sign...)
@@ -55,7 +55,7 @@ func TestRPMKeyring(t *testing.T) {
 
 // TestRPMFormat6: packages of format 6 keep their OpenPGP signatures in another tag.
 func TestRPMFormat6(t *testing.T) {
-	const openPGP = "../../keys/testdata/openpgp/"
+	const openPGP = "../../keys/openpgp/testdata/"
 	r := newRPMRoot(t, rpm6(t))
 	r.rpmbuild = []string{filepath.Join(filepath.Dir(r.rpm[0]), "rpmbuild"), "--define", "_rpmformat 6"}
 	six := r.build("six", "1", "mkdir -p usr/bin; echo six >usr/bin/six", "/usr/bin/six", "--openpgp-key", openPGP+"rsa.key.asc")

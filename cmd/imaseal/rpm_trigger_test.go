@@ -115,7 +115,7 @@ func (g *guest) prepare(macros string) string {
 
 // TestRPMPage runs the commands of docs/target.md about RPMs as they are printed.
 func TestRPMPage(t *testing.T) {
-	const openPGP = "../../keys/testdata/openpgp/"
+	const openPGP = "../../keys/openpgp/testdata/"
 	g := newGuest(t)
 	trigger := g.prepare("")
 	hello := g.hello("1", "--openpgp-key", openPGP+"rsa.key.asc")

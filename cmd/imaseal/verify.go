@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/imaseal/imaseal/keys"
+	"github.com/imaseal/imaseal/keys/openpgp"
 	"github.com/imaseal/imaseal/sign"
 )
 
@@ -66,7 +67,7 @@ type verifying struct {
 	out     *output
 	trusted *sign.TrustedKeys
 	require sign.Selection
-	keyring *keys.Keyring
+	keyring *openpgp.Keyring
 }
 
 func runVerify(ctx context.Context, out *output, o *verifyOptions, args []string) error {
@@ -81,7 +82,7 @@ func runVerify(ctx context.Context, out *output, o *verifyOptions, args []string
 		}
 	}
 	if o.keyring != "" {
-		if v.keyring, err = keys.LoadKeyring(o.keyring); err != nil {
+		if v.keyring, err = openpgp.LoadKeyring(o.keyring); err != nil {
 			return err
 		}
 	}
@@ -193,7 +194,7 @@ func (v *verifying) checkOpenPGP(pkg sign.Package, r *result) {
 				finding.Reason, finding.Detail = sign.ReasonWarning, info.Warning
 				r.find(finding)
 			}
-		case sig.Cleartext || errors.Is(err, keys.ErrUnknownOpenPGPKey):
+		case sig.Cleartext || errors.Is(err, openpgp.ErrUnknownKey):
 			finding.Detail = err.Error()
 			unknown = append(unknown, finding)
 		default:

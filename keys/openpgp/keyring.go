@@ -1,4 +1,4 @@
-package keys
+package openpgp
 
 import (
 	"bytes"
@@ -11,21 +11,22 @@ import (
 	"slices"
 	"time"
 
-	"github.com/ProtonMail/go-crypto/openpgp"
+	pgp "github.com/ProtonMail/go-crypto/openpgp"
 	pgperrors "github.com/ProtonMail/go-crypto/openpgp/errors"
 	"github.com/ProtonMail/go-crypto/openpgp/packet"
 
+	"github.com/imaseal/imaseal/keys"
 	"github.com/imaseal/imaseal/sign"
 )
 
 // A Keyring holds the OpenPGP public keys by which whole packages are judged. Its
 // methods may be called concurrently.
 type Keyring struct {
-	keys openpgp.EntityList
+	keys pgp.EntityList
 }
 
-// ErrUnknownOpenPGPKey says that no key of the keyring made a signature.
-var ErrUnknownOpenPGPKey = errors.New("unknown OpenPGP key")
+// ErrUnknownKey says that no key of the keyring made a signature.
+var ErrUnknownKey = errors.New("unknown OpenPGP key")
 
 // LoadKeyring reads public keys, armored (several blocks too) or binary, as gpg
 // --export writes them. Keys in it that cannot be read are left out; there must be
@@ -62,14 +63,14 @@ func parseKeyring(data []byte) (*Keyring, error) {
 }
 
 // parseEntities reads OpenPGP keys, public or secret.
-func parseEntities(data []byte) (entities openpgp.EntityList, err error) {
+func parseEntities(data []byte) (entities pgp.EntityList, err error) {
 	defer recoverTo(&err)
 	trimmed := bytes.TrimLeft(data, " \t\r\n")
 	if !bytes.Contains(trimmed, armorStart) {
 		if bytes.HasPrefix(data[min(8, len(data)):], []byte("KBXf")) {
 			return nil, errors.New("this is GnuPG's own keybox: gpg --export writes the keys in it as OpenPGP has them")
 		}
-		entities, err = openpgp.ReadKeyRing(bytes.NewReader(data))
+		entities, err = pgp.ReadKeyRing(bytes.NewReader(data))
 		if err != nil {
 			return nil, fmt.Errorf("this is no OpenPGP key: %w", noEOF(err))
 		}
@@ -87,11 +88,11 @@ func parseEntities(data []byte) (entities openpgp.EntityList, err error) {
 			block = rest[:next+1]
 		}
 		rest = rest[len(block):]
-		body, err := dearmor(block, openpgp.PublicKeyType, openpgp.PrivateKeyType)
+		body, err := dearmor(block, pgp.PublicKeyType, pgp.PrivateKeyType)
 		if err != nil {
 			return nil, err
 		}
-		more, err := openpgp.ReadKeyRing(bytes.NewReader(body))
+		more, err := pgp.ReadKeyRing(bytes.NewReader(body))
 		if err != nil {
 			return nil, fmt.Errorf("malformed OpenPGP key: %w", noEOF(err))
 		}
@@ -102,26 +103,26 @@ func parseEntities(data []byte) (entities openpgp.EntityList, err error) {
 // Verify checks a detached signature over a package. It accepts the first
 // signature packet that a key of the keyring made; SHA-1 and MD5, DSA, and RSA of
 // less than 2048 bits prove nothing. A key that has expired since is accepted with
-// a warning, one that is revoked is not. ErrUnknownOpenPGPKey says that none of
+// a warning, one that is revoked is not. ErrUnknownKey says that none of
 // the keys made it.
-func (k *Keyring) Verify(sig sign.OpenPGPSignature) (OpenPGPInfo, error) {
+func (k *Keyring) Verify(sig sign.OpenPGPSignature) (Info, error) {
 	if sig.Cleartext {
-		return OpenPGPInfo{}, errors.New("a clear-signed list as dpkg-sig makes it names the package's parts by MD5 and SHA-1, which proves nothing: sign with debsigs or --openpgp-key")
+		return Info{}, errors.New("a clear-signed list as dpkg-sig makes it names the package's parts by MD5 and SHA-1, which proves nothing: sign with debsigs or --openpgp-key")
 	}
 	// Not over text: such a signature says nothing of line ends.
 	return k.verify(sig.Packet, sig.Signed, packet.SigTypeBinary)
 }
 
 // VerifyClearSigned verifies a clear-signed text and returns the text inside.
-func (k *Keyring) VerifyClearSigned(text []byte) (inner []byte, info OpenPGPInfo, err error) {
+func (k *Keyring) VerifyClearSigned(text []byte) (inner []byte, info Info, err error) {
 	defer recoverTo(&err)
 	block, err := clearSignedBlock(text)
 	if err != nil {
-		return nil, OpenPGPInfo{}, err
+		return nil, Info{}, err
 	}
 	sig, err := io.ReadAll(block.ArmoredSignature.Body)
 	if err != nil {
-		return nil, OpenPGPInfo{}, fmt.Errorf("malformed OpenPGP armor: %w", noEOF(err))
+		return nil, Info{}, fmt.Errorf("malformed OpenPGP armor: %w", noEOF(err))
 	}
 	info, err = k.verify(sig, func() io.Reader { return bytes.NewReader(block.Bytes) }, packet.SigTypeText, packet.SigTypeBinary)
 	if err != nil {
@@ -130,12 +131,12 @@ func (k *Keyring) VerifyClearSigned(text []byte) (inner []byte, info OpenPGPInfo
 	return clearText(block), info, nil
 }
 
-func (k *Keyring) verify(data []byte, signed func() io.Reader, types ...packet.SignatureType) (OpenPGPInfo, error) {
+func (k *Keyring) verify(data []byte, signed func() io.Reader, types ...packet.SignatureType) (Info, error) {
 	packets, err := signaturePackets(data)
 	if err != nil {
-		return OpenPGPInfo{}, err
+		return Info{}, err
 	}
-	var last OpenPGPInfo
+	var last Info
 	var reason error
 	for _, p := range packets {
 		info, err := describe(p.Contents)
@@ -146,14 +147,14 @@ func (k *Keyring) verify(data []byte, signed func() io.Reader, types ...packet.S
 			return info, nil
 		}
 		// A reason that concerns one of our keys says more than a strange key.
-		if reason == nil || errors.Is(reason, ErrUnknownOpenPGPKey) {
+		if reason == nil || errors.Is(reason, ErrUnknownKey) {
 			last, reason = info, err
 		}
 	}
 	return last, reason
 }
 
-func (k *Keyring) verifyOne(p *packet.OpaquePacket, info OpenPGPInfo, signed func() io.Reader, types []packet.SignatureType) (_ OpenPGPInfo, err error) {
+func (k *Keyring) verifyOne(p *packet.OpaquePacket, info Info, signed func() io.Reader, types []packet.SignatureType) (_ Info, err error) {
 	defer recoverTo(&err)
 	parsed, err := p.Parse()
 	sig, ok := parsed.(*packet.Signature)
@@ -164,7 +165,7 @@ func (k *Keyring) verifyOne(p *packet.OpaquePacket, info OpenPGPInfo, signed fun
 		return info, fmt.Errorf("OpenPGP signature by key %s cannot be checked (version %d, %s, %s): %w", info.KeyID, info.Version, info.Algorithm, info.Hash, err)
 	}
 	if len(k.keys.KeysById(*sig.IssuerKeyId)) == 0 {
-		return info, fmt.Errorf("%w %s", ErrUnknownOpenPGPKey, info.KeyID)
+		return info, fmt.Errorf("%w %s", ErrUnknownKey, info.KeyID)
 	}
 	if !slices.Contains(types, sig.SigType) {
 		return info, fmt.Errorf("OpenPGP signature by key %s is of type %#02x, which is not for such data", info.KeyID, byte(sig.SigType))
@@ -180,7 +181,7 @@ func (k *Keyring) verifyOne(p *packet.OpaquePacket, info OpenPGPInfo, signed fun
 		return info, err
 	}
 	check := func(now time.Time) error {
-		_, _, err := openpgp.VerifyDetachedSignature(k.keys, signed(), bytes.NewReader(raw.Bytes()), &packet.Config{Time: func() time.Time { return now }})
+		_, _, err := pgp.VerifyDetachedSignature(k.keys, signed(), bytes.NewReader(raw.Bytes()), &packet.Config{Time: func() time.Time { return now }})
 		return err
 	}
 	err = check(time.Now())
@@ -202,12 +203,12 @@ func strongHash(h crypto.Hash) bool {
 	return false
 }
 
-func (k *Keyring) strongKeys(id uint64, info OpenPGPInfo) error {
+func (k *Keyring) strongKeys(id uint64, info Info) error {
 	for _, key := range k.keys.KeysById(id) {
 		switch pub := key.PublicKey.PublicKey.(type) {
 		case *rsa.PublicKey:
-			if n := pub.N.BitLen(); n < 2048 || n > maxRSABits {
-				return fmt.Errorf("OpenPGP key %s is RSA of %d bits: it must have 2048 to %d", info.KeyID, n, maxRSABits)
+			if n := pub.N.BitLen(); n < 2048 || n > keys.MaxRSABits {
+				return fmt.Errorf("OpenPGP key %s is RSA of %d bits: it must have 2048 to %d", info.KeyID, n, keys.MaxRSABits)
 			}
 		}
 		if key.PublicKey.PubKeyAlgo == packet.PubKeyAlgoDSA {

@@ -1,4 +1,4 @@
-package keys
+package openpgp
 
 import (
 	"bytes"
@@ -22,7 +22,7 @@ func secretGPGHome(t *testing.T) string {
 	t.Helper()
 	home := emptyGPGHome(t)
 	writeFile(t, filepath.Join(home, "gpg-agent.conf"), []byte("pinentry-program /bin/false\n"))
-	secret, err := filepath.Glob("testdata/openpgp/*.key.asc")
+	secret, err := filepath.Glob("testdata/*.key.asc")
 	if err != nil || len(secret) < 15 {
 		t.Fatalf("%d keys, %v", len(secret), err)
 	}
@@ -37,7 +37,7 @@ func secretGPGHome(t *testing.T) string {
 
 func TestOpenPGPSignaturesByGPG(t *testing.T) {
 	home := secretGPGHome(t)
-	data := readTestdata(t, "openpgp/data")
+	data := readTestdata(t, "data")
 	const sha256, sha384, sha512 = "8", "9", "10"
 	for _, tt := range []struct {
 		file          string
@@ -61,12 +61,12 @@ func TestOpenPGPSignaturesByGPG(t *testing.T) {
 		{file: "newest.asc", named: 2, signer: 2, hash: sha256, rsa: true},
 	} {
 		t.Run(fmt.Sprintf("%s %d", tt.file, tt.named), func(t *testing.T) {
-			fprs := gpgFingerprints(t, openPGPFile(tt.file))
+			fprs := gpgFingerprints(t, testFile(tt.file))
 			ref := fprs[tt.named]
 			if tt.ref != nil {
 				ref = tt.ref(ref)
 			}
-			key, err := OpenPGPSigner(t.Context(), "gpg:"+ref, nil, testTime)
+			key, err := Open(t.Context(), "gpg:"+ref, nil, testTime)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -102,9 +102,9 @@ func TestOpenPGPSignaturesByGPG(t *testing.T) {
 	}
 }
 
-func TestOpenPGPSignerRefusesKeysOfGPG(t *testing.T) {
+func TestOpenRefusesKeysOfGPG(t *testing.T) {
 	secretGPGHome(t)
-	of := func(file string, i int) string { return gpgFingerprints(t, openPGPFile(file))[i] }
+	of := func(file string, i int) string { return gpgFingerprints(t, testFile(file))[i] }
 	for _, tt := range []struct{ name, ref, want string }{
 		{"an expired key", of("expired.asc", 0), "is expired"},
 		{"a revoked key", of("revoked.asc", 0), "is revoked"},
@@ -119,7 +119,7 @@ func TestOpenPGPSignerRefusesKeysOfGPG(t *testing.T) {
 		{"nothing", "", "name the key by its fingerprint"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			_, err := OpenPGPSigner(t.Context(), "gpg:"+tt.ref, nil, testTime)
+			_, err := Open(t.Context(), "gpg:"+tt.ref, nil, testTime)
 			checkError(t, err, "gpg:"+tt.ref, tt.want)
 		})
 	}
@@ -128,11 +128,11 @@ func TestOpenPGPSignerRefusesKeysOfGPG(t *testing.T) {
 // The primary key's secret half stays at home, as release teams have it.
 func TestGPGSignsWithASubkeyWhosePrimaryKeyIsAStub(t *testing.T) {
 	home := emptyGPGHome(t)
-	runGPGIn(t, home, nil, "--import", openPGPFile("stub.key.asc"))
+	runGPGIn(t, home, nil, "--import", testFile("stub.key.asc"))
 	t.Setenv("GNUPGHOME", home)
-	fprs := gpgFingerprints(t, openPGPFile("subkey.asc"))
-	data := readTestdata(t, "openpgp/data")
-	key, err := OpenPGPSigner(t.Context(), "gpg:"+fprs[0], nil, testTime)
+	fprs := gpgFingerprints(t, testFile("subkey.asc"))
+	data := readTestdata(t, "data")
+	key, err := Open(t.Context(), "gpg:"+fprs[0], nil, testTime)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -144,8 +144,8 @@ func TestGPGSignsWithASubkeyWhosePrimaryKeyIsAStub(t *testing.T) {
 // Before the key was made, its first second is stated.
 func TestGPGSignaturesAreNotOlderThanTheirKey(t *testing.T) {
 	home := secretGPGHome(t)
-	data := readTestdata(t, "openpgp/data")
-	key, err := OpenPGPSigner(t.Context(), "gpg:"+gpgFingerprints(t, openPGPFile("ed25519.asc"))[0], nil, time.Unix(1, 0))
+	data := readTestdata(t, "data")
+	key, err := Open(t.Context(), "gpg:"+gpgFingerprints(t, testFile("ed25519.asc"))[0], nil, time.Unix(1, 0))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -172,13 +172,13 @@ func TestAGPGThatMisbehaves(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			stubGPG(t, tt.script)
-			_, err := OpenPGPSigner(t.Context(), "gpg:"+fpr, nil, testTime)
+			_, err := Open(t.Context(), "gpg:"+fpr, nil, testTime)
 			checkError(t, err, "gpg:"+fpr, tt.want)
 		})
 	}
 	t.Run("it is not there", func(t *testing.T) {
 		t.Setenv("PATH", t.TempDir())
-		_, err := OpenPGPSigner(t.Context(), "gpg:"+fpr, nil, testTime)
+		_, err := Open(t.Context(), "gpg:"+fpr, nil, testTime)
 		checkError(t, err, "running gpg", "not found")
 	})
 	t.Run("it hangs", func(t *testing.T) {
@@ -190,7 +190,7 @@ func TestAGPGThatMisbehaves(t *testing.T) {
 			}
 			cancel()
 		}()
-		if _, err := OpenPGPSigner(ctx, "gpg:"+fpr, nil, testTime); !errors.Is(err, context.Canceled) {
+		if _, err := Open(ctx, "gpg:"+fpr, nil, testTime); !errors.Is(err, context.Canceled) {
 			t.Errorf("%v", err)
 		}
 	})

@@ -1,4 +1,4 @@
-package keys
+package openpgp
 
 import (
 	"bytes"
@@ -7,7 +7,7 @@ import (
 	"fmt"
 	"io"
 
-	"github.com/ProtonMail/go-crypto/openpgp"
+	pgp "github.com/ProtonMail/go-crypto/openpgp"
 	"github.com/ProtonMail/go-crypto/openpgp/armor"
 	"github.com/ProtonMail/go-crypto/openpgp/clearsign"
 )
@@ -52,7 +52,7 @@ func clearSignedBlock(text []byte) (*clearsign.Block, error) {
 	return block, nil
 }
 
-func (k *fileOpenPGPKey) clearSign(_ context.Context, text []byte) (_ []byte, err error) {
+func (k *fileKey) clearSign(_ context.Context, text []byte) (_ []byte, err error) {
 	defer recoverTo(&err)
 	var b bytes.Buffer
 	w, err := clearsign.Encode(&b, k.private, k.config)
@@ -92,7 +92,7 @@ func withChecksum(signed []byte) ([]byte, error) {
 	// A line of the text that looks like it has "- " in front.
 	start := bytes.Index(signed, append([]byte{'\n'}, "-----BEGIN PGP SIGNATURE"...)) + 1
 	b := bytes.NewBuffer(signed[:start:start])
-	w, err := armor.EncodeWithChecksumOption(b, openpgp.SignatureType, nil, true)
+	w, err := armor.EncodeWithChecksumOption(b, pgp.SignatureType, nil, true)
 	if err != nil {
 		return nil, err
 	}

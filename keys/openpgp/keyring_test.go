@@ -1,4 +1,4 @@
-package keys
+package openpgp
 
 import (
 	"bytes"
@@ -17,7 +17,7 @@ func loadKeyring(t testing.TB, files ...string) *Keyring {
 	t.Helper()
 	var all []byte
 	for _, file := range files {
-		all = append(all, readTestdata(t, "openpgp/"+file)...)
+		all = append(all, readTestdata(t, file)...)
 	}
 	k, err := LoadKeyring(writeFile(t, filepath.Join(t.TempDir(), "keyring"), all))
 	if err != nil {
@@ -28,7 +28,7 @@ func loadKeyring(t testing.TB, files ...string) *Keyring {
 
 func TestKeyringVerify(t *testing.T) {
 	t.Parallel()
-	data := readTestdata(t, "openpgp/data")
+	data := readTestdata(t, "data")
 	tampered := bytes.Clone(data)
 	tampered[3] ^= 1
 	for _, tt := range []struct {
@@ -71,7 +71,7 @@ func TestKeyringVerify(t *testing.T) {
 			k := loadKeyring(t, strings.Fields(tt.keyring)...)
 			var sig []byte
 			if tt.sig != "" {
-				sig = readTestdata(t, "openpgp/"+tt.sig)
+				sig = readTestdata(t, tt.sig)
 			}
 			if tt.data == nil {
 				tt.data = data
@@ -79,7 +79,7 @@ func TestKeyringVerify(t *testing.T) {
 			info, err := k.Verify(detachedOver(sig, tt.data))
 			if tt.want != "" {
 				checkError(t, err, tt.want)
-				if errors.Is(err, ErrUnknownOpenPGPKey) != tt.unknown {
+				if errors.Is(err, ErrUnknownKey) != tt.unknown {
 					t.Errorf("ErrUnknownOpenPGPKey: %v", !tt.unknown)
 				}
 				return
@@ -99,9 +99,9 @@ func TestKeyringVerify(t *testing.T) {
 
 // Every bit of the data and of a signature counts.
 func TestKeyringVerifySeesEveryByte(t *testing.T) {
-	data := readTestdata(t, "openpgp/data")
+	data := readTestdata(t, "data")
 	k := loadKeyring(t, "ed25519.asc")
-	sig := detach(t, openOpenPGP(t, "ed25519.key.asc", testTime), data).Packet
+	sig := detach(t, openKey(t, "ed25519.key.asc", testTime), data).Packet
 	if _, err := k.Verify(detachedOver(sig, data)); err != nil {
 		t.Fatal(err)
 	}
@@ -138,12 +138,12 @@ func TestKeyringVerifySaysWhyASignatureCannotBeChecked(t *testing.T) {
 	old = append(old, 1, 8, 0, 0, 0)
 	_, err = k.Verify(detachedOver(old, nil))
 	checkError(t, err, "OpenPGP")
-	_, err = k.Verify(sign.OpenPGPSignature{Cleartext: true, Packet: readTestdata(t, "openpgp/rsa.clear")})
+	_, err = k.Verify(sign.OpenPGPSignature{Cleartext: true, Packet: readTestdata(t, "rsa.clear")})
 	checkError(t, err, "dpkg-sig", "proves nothing")
 }
 
 func TestLoadKeyring(t *testing.T) {
-	rsa := string(readTestdata(t, "openpgp/rsa.asc"))
+	rsa := string(readTestdata(t, "rsa.asc"))
 	for _, tt := range []struct {
 		name, text string
 		want       string // of the error, else
@@ -151,13 +151,13 @@ func TestLoadKeyring(t *testing.T) {
 	}{
 		{name: "armored", text: rsa, keys: 1},
 		{name: "text before the armor", text: "a comment\n\n" + rsa, keys: 1},
-		{name: "several blocks", text: rsa + string(readTestdata(t, "openpgp/subkey.asc")) + "\n", keys: 2},
-		{name: "binary", text: string(readTestdata(t, "openpgp/all.gpg")), keys: 18},
-		{name: "two binary ones", text: string(readTestdata(t, "openpgp/rsa.key.gpg")) + string(readTestdata(t, "openpgp/all.gpg")), keys: 19},
+		{name: "several blocks", text: rsa + string(readTestdata(t, "subkey.asc")) + "\n", keys: 2},
+		{name: "binary", text: string(readTestdata(t, "all.gpg")), keys: 18},
+		{name: "two binary ones", text: string(readTestdata(t, "rsa.key.gpg")) + string(readTestdata(t, "all.gpg")), keys: 19},
 		{name: "nothing", want: "no OpenPGP key"},
-		{name: "a certificate", text: string(readTestdata(t, "certificates/one.crt")), want: "no OpenPGP key"},
-		{name: "a signature", text: string(readTestdata(t, "openpgp/rsa.sig.asc")), want: `this is a "PGP SIGNATURE"`},
-		{name: "a binary signature", text: string(readTestdata(t, "openpgp/rsa.sig")), want: "no OpenPGP key"},
+		{name: "a certificate", text: string(readTestdata(t, "../../testdata/certificates/one.crt")), want: "no OpenPGP key"},
+		{name: "a signature", text: string(readTestdata(t, "rsa.sig.asc")), want: `this is a "PGP SIGNATURE"`},
+		{name: "a binary signature", text: string(readTestdata(t, "rsa.sig")), want: "no OpenPGP key"},
 		{name: "the second block is cut", text: rsa + rsa[:len(rsa)/2], want: "malformed OpenPGP"},
 		{name: "GnuPG's keybox", text: "\x00\x00\x00\x20\x01\x01\x00\x02KBXf\x00\x00\x00\x00\x5f\xee\x65\x00", want: "gpg --export"},
 	} {
@@ -180,7 +180,7 @@ func TestLoadKeyring(t *testing.T) {
 	checkError(t, err, "missing")
 }
 
-func TestDescribeOpenPGP(t *testing.T) {
+func TestDescribe(t *testing.T) {
 	t.Parallel()
 	year := func(y int) time.Time { return time.Date(y, 1, 1, 0, 0, 0, 0, time.UTC) }
 	for _, tt := range []struct {
@@ -201,8 +201,8 @@ func TestDescribeOpenPGP(t *testing.T) {
 		{"expired-after.sig", "EdDSA", "SHA256", year(2023), "expired.asc", 0},
 	} {
 		t.Run(tt.sig, func(t *testing.T) {
-			fpr := gpgFingerprints(t, openPGPFile(tt.key))[tt.index]
-			infos, err := DescribeOpenPGP(readTestdata(t, "openpgp/"+tt.sig))
+			fpr := gpgFingerprints(t, testFile(tt.key))[tt.index]
+			infos, err := Describe(readTestdata(t, tt.sig))
 			if err != nil || len(infos) != 1 {
 				t.Fatalf("%d, %v", len(infos), err)
 			}
@@ -213,7 +213,7 @@ func TestDescribeOpenPGP(t *testing.T) {
 			}
 		})
 	}
-	infos, err := DescribeOpenPGP(readTestdata(t, "openpgp/other-and-rsa.sig"))
+	infos, err := Describe(readTestdata(t, "other-and-rsa.sig"))
 	if err != nil || len(infos) != 2 || infos[0].KeyID == infos[1].KeyID {
 		t.Errorf("two signatures are described as %+v, %v", infos, err)
 	}
@@ -265,9 +265,9 @@ func TestDescribeReadsAnyVersion(t *testing.T) {
 	}
 }
 
-func TestDescribeOpenPGPRefuses(t *testing.T) {
-	rsa := readTestdata(t, "openpgp/rsa.sig")
-	armored := readTestdata(t, "openpgp/rsa.sig.asc")
+func TestDescribeRefuses(t *testing.T) {
+	rsa := readTestdata(t, "rsa.sig")
+	armored := readTestdata(t, "rsa.sig.asc")
 	for _, tt := range []struct {
 		name string
 		data []byte
@@ -277,25 +277,25 @@ func TestDescribeOpenPGPRefuses(t *testing.T) {
 		{"text", []byte("text"), "malformed OpenPGP packet 1"},
 		{"a packet that is cut", rsa[:len(rsa)-1], "malformed OpenPGP packet 1"},
 		{"bytes after it", append(bytes.Clone(rsa), 0), "malformed OpenPGP packet 2"},
-		{"a key", readTestdata(t, "openpgp/all.gpg"), "packet 1 is no signature but of type 6"},
-		{"an armored key", readTestdata(t, "openpgp/rsa.asc"), "PGP PUBLIC KEY BLOCK"},
+		{"a key", readTestdata(t, "all.gpg"), "packet 1 is no signature but of type 6"},
+		{"an armored key", readTestdata(t, "rsa.asc"), "PGP PUBLIC KEY BLOCK"},
 		{"armor that is cut", armored[:100], "OpenPGP"},
 		{"too many", bytes.Repeat(rsa, maxPackets+1), "more than 256"},
 		{"too large", make([]byte, maxSignatures+1), "too large"},
 		{"a length of 4 GiB", []byte{0xc2, 255, 255, 255, 255, 255, 4}, "malformed OpenPGP packet 1"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			_, err := DescribeOpenPGP(tt.data)
+			_, err := Describe(tt.data)
 			checkError(t, err, tt.want)
 		})
 	}
-	if _, err := DescribeOpenPGP(bytes.Repeat(rsa, maxPackets)); err != nil {
+	if _, err := Describe(bytes.Repeat(rsa, maxPackets)); err != nil {
 		t.Errorf("so many are allowed: %v", err)
 	}
 }
 
 func TestUnknownNumbersAreShown(t *testing.T) {
-	info := OpenPGPInfo{}
+	info := Info{}
 	info.setAlgorithms(99, 98)
 	if info.Algorithm != "algorithm 99" || info.Hash != "hash 98" || info.rsa() {
 		t.Errorf("%+v", info)

@@ -1,4 +1,4 @@
-package keys
+package openpgp
 
 import (
 	"bytes"
@@ -15,62 +15,63 @@ import (
 	"strings"
 	"time"
 
-	"github.com/ProtonMail/go-crypto/openpgp"
+	pgp "github.com/ProtonMail/go-crypto/openpgp"
 	pgpecdsa "github.com/ProtonMail/go-crypto/openpgp/ecdsa"
 	"github.com/ProtonMail/go-crypto/openpgp/packet"
 
+	"github.com/imaseal/imaseal/keys"
 	"github.com/imaseal/imaseal/sign"
 )
 
-// An OpenPGPKey makes OpenPGP signatures over whole packages, version 4 with
+// An Key makes OpenPGP signatures over whole packages, version 4 with
 // SHA-256 or, where the key's curve asks for it, better. Its methods may be called
 // concurrently.
-type OpenPGPKey struct {
-	maker openPGPMaker
+type Key struct {
+	maker maker
 	// own verifies what the key signed; nil where its public half cannot be read.
 	own *Keyring
 	// Note is what a user should know about how the key was opened, "" for nothing.
 	Note string
 }
 
-// An openPGPMaker is where the private half of an OpenPGP key is.
-type openPGPMaker interface {
+// An maker is where the private half of an OpenPGP key is.
+type maker interface {
 	detach(ctx context.Context, r io.Reader) ([]byte, error)
 	clearSign(ctx context.Context, text []byte) ([]byte, error)
 }
 
-// OpenPGPSigner opens the OpenPGP key that ref names: gpg:FINGERPRINT in GnuPG,
+// Open opens the OpenPGP key that ref names: gpg:FINGERPRINT in GnuPG,
 // which asks for a passphrase or a PIN itself, or a file with a secret key, armored
 // or binary, for which p is asked at most once, if it is encrypted. Signatures
 // state now as their time. Keys that are expired or revoked are refused.
-func OpenPGPSigner(ctx context.Context, ref string, p Passphrase, now time.Time) (*OpenPGPKey, error) {
-	scheme, rest := splitRef(ref)
-	switch scheme {
-	case "gpg":
-		return openGPG(ctx, rest, now)
-	case "file":
-		data, mode, err := readKeyFileMode(rest)
-		if err != nil {
-			return nil, err
-		}
-		defer clear(data)
-		key, err := parseOpenPGPKey(data, rest, p, now)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", rest, err)
-		}
-		key.Note = openToOthers(rest, mode)
-		return key, nil
+func Open(ctx context.Context, ref string, p keys.Passphrase, now time.Time) (*Key, error) {
+	if fingerprint, ok := strings.CutPrefix(ref, "gpg:"); ok {
+		return openGPG(ctx, fingerprint, now)
 	}
-	return nil, unknownScheme(scheme, []string{"file", "gpg"})
+	path, ok := keys.FileOf(ref)
+	if !ok {
+		return nil, keys.UnknownScheme(ref, "file", "gpg")
+	}
+	data, note, err := keys.ReadPrivateKeyFile(path)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(data)
+	key, err := parseKey(data, path, p, now)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	key.Note = note
+	return key, nil
 }
 
 // Detach signs what r reads, as a binary packet.
-func (k *OpenPGPKey) Detach(ctx context.Context, r io.Reader) (sign.NewOpenPGPSignature, error) {
+func (k *Key) Detach(ctx context.Context, r io.Reader) (sign.NewOpenPGPSignature, error) {
 	data, err := k.maker.detach(ctx, r)
 	if err != nil {
 		return sign.NewOpenPGPSignature{}, err
 	}
-	infos, err := DescribeOpenPGP(data)
+	infos, err := Describe(data)
 	if err != nil {
 		return sign.NewOpenPGPSignature{}, err
 	}
@@ -82,12 +83,12 @@ func (k *OpenPGPKey) Detach(ctx context.Context, r io.Reader) (sign.NewOpenPGPSi
 
 // ClearSign returns text with a signature around it, as .changes files have it.
 // White space at the ends of lines is lost; text should end in a newline.
-func (k *OpenPGPKey) ClearSign(ctx context.Context, text []byte) ([]byte, error) {
+func (k *Key) ClearSign(ctx context.Context, text []byte) ([]byte, error) {
 	return k.maker.clearSign(ctx, text)
 }
 
 // Signed reports whether one of sigs is by this key and holds.
-func (k *OpenPGPKey) Signed(sigs []sign.OpenPGPSignature) bool {
+func (k *Key) Signed(sigs []sign.OpenPGPSignature) bool {
 	for _, sig := range sigs {
 		if k.own == nil {
 			return false
@@ -99,21 +100,21 @@ func (k *OpenPGPKey) Signed(sigs []sign.OpenPGPSignature) bool {
 	return false
 }
 
-// A fileOpenPGPKey signs with a key from a file.
-type fileOpenPGPKey struct {
+// A fileKey signs with a key from a file.
+type fileKey struct {
 	private *packet.PrivateKey
 	own     *Keyring
 	hash    crypto.Hash
 	config  *packet.Config
 }
 
-func parseOpenPGPKey(data []byte, name string, p Passphrase, now time.Time) (_ *OpenPGPKey, err error) {
+func parseKey(data []byte, name string, p keys.Passphrase, now time.Time) (_ *Key, err error) {
 	defer recoverTo(&err)
 	entities, err := parseEntities(data)
 	if err != nil {
 		return nil, err
 	}
-	var entity *openpgp.Entity
+	var entity *pgp.Entity
 	for _, e := range entities {
 		if !hasSecret(e) {
 			continue
@@ -134,11 +135,11 @@ func parseOpenPGPKey(data []byte, name string, p Passphrase, now time.Time) (_ *
 		return nil, fmt.Errorf("the OpenPGP key is of version %d, which rpm 4 and gpg cannot read: use one of version 4", private.Version)
 	}
 	if private.Encrypted {
-		if err := decryptOpenPGP(private, name, p); err != nil {
+		if err := decrypt(private, name, p); err != nil {
 			return nil, err
 		}
 	}
-	k := &fileOpenPGPKey{private: private, own: &Keyring{openpgp.EntityList{publicOnly(entity)}}}
+	k := &fileKey{private: private, own: &Keyring{pgp.EntityList{publicOnly(entity)}}}
 	if k.hash, err = makeDeterministic(private); err != nil {
 		return nil, err
 	}
@@ -153,12 +154,12 @@ func parseOpenPGPKey(data []byte, name string, p Passphrase, now time.Time) (_ *
 		Time:                                  func() time.Time { return now },
 		NonDeterministicSignaturesViaNotation: &plain,
 	}
-	return &OpenPGPKey{maker: k, own: k.own}, nil
+	return &Key{maker: k, own: k.own}, nil
 }
 
 func usable(p *packet.PrivateKey) bool { return p != nil && !p.Dummy() }
 
-func hasSecret(e *openpgp.Entity) bool {
+func hasSecret(e *pgp.Entity) bool {
 	if usable(e.PrivateKey) {
 		return true
 	}
@@ -173,7 +174,7 @@ func hasSecret(e *openpgp.Entity) bool {
 // signingSubkey chooses the newest valid signing subkey whose secret half is
 // there, else the primary key, as gpg does. Validity is judged by the clock: a
 // time that signatures are made to state does not bring an expired key back.
-func signingSubkey(e *openpgp.Entity) (*packet.PrivateKey, error) {
+func signingSubkey(e *pgp.Entity) (*packet.PrivateKey, error) {
 	now := time.Now()
 	var best *packet.PrivateKey
 	for _, s := range e.Subkeys {
@@ -206,17 +207,17 @@ func signingSubkey(e *openpgp.Entity) (*packet.PrivateKey, error) {
 }
 
 // publicOnly returns a copy of e that keeps no secret halves.
-func publicOnly(e *openpgp.Entity) *openpgp.Entity {
+func publicOnly(e *pgp.Entity) *pgp.Entity {
 	c := *e
 	c.PrivateKey = nil
-	c.Subkeys = append([]openpgp.Subkey(nil), e.Subkeys...)
+	c.Subkeys = append([]pgp.Subkey(nil), e.Subkeys...)
 	for i := range c.Subkeys {
 		c.Subkeys[i].PrivateKey = nil
 	}
 	return &c
 }
 
-func decryptOpenPGP(private *packet.PrivateKey, name string, p Passphrase) error {
+func decrypt(private *packet.PrivateKey, name string, p keys.Passphrase) error {
 	if err := checkS2K(private); err != nil {
 		return err
 	}
@@ -229,7 +230,7 @@ func decryptOpenPGP(private *packet.PrivateKey, name string, p Passphrase) error
 	}
 	defer clear(passphrase)
 	if private.Decrypt(passphrase) != nil {
-		return ErrWrongPassphrase
+		return keys.ErrWrongPassphrase
 	}
 	return nil
 }
@@ -273,8 +274,8 @@ func checkS2K(private *packet.PrivateKey) error {
 func makeDeterministic(private *packet.PrivateKey) (crypto.Hash, error) {
 	switch key := private.PrivateKey.(type) {
 	case *rsa.PrivateKey:
-		if n := key.N.BitLen(); n < 2048 || n > maxRSABits {
-			return 0, fmt.Errorf("an RSA key of %d bits is not used: it must have 2048 to %d", n, maxRSABits)
+		if n := key.N.BitLen(); n < 2048 || n > keys.MaxRSABits {
+			return 0, fmt.Errorf("an RSA key of %d bits is not used: it must have 2048 to %d", n, keys.MaxRSABits)
 		}
 	case *pgpecdsa.PrivateKey:
 		bits := len(key.MarshalIntegerSecret()) * 8
@@ -316,7 +317,7 @@ func (d deterministic) Sign(_ io.Reader, digest []byte, opts crypto.SignerOpts) 
 	return d.key.Sign(nil, digest, opts)
 }
 
-func (k *fileOpenPGPKey) detach(ctx context.Context, r io.Reader) (_ []byte, err error) {
+func (k *fileKey) detach(ctx context.Context, r io.Reader) (_ []byte, err error) {
 	defer recoverTo(&err)
 	h := k.hash.New()
 	if _, err := io.Copy(h, contextReader{ctx, r}); err != nil {
@@ -344,7 +345,7 @@ func (k *fileOpenPGPKey) detach(ctx context.Context, r io.Reader) (_ []byte, err
 	return b.Bytes(), nil
 }
 
-func (k *fileOpenPGPKey) failed(err error) error {
+func (k *fileKey) failed(err error) error {
 	return fmt.Errorf("signing with OpenPGP key %s: %w", hex.EncodeToString(k.private.Fingerprint), err)
 }
 

@@ -1,4 +1,4 @@
-package keys
+package openpgp
 
 import (
 	"bytes"
@@ -9,7 +9,7 @@ import (
 	"io"
 	"time"
 
-	"github.com/ProtonMail/go-crypto/openpgp"
+	pgp "github.com/ProtonMail/go-crypto/openpgp"
 	"github.com/ProtonMail/go-crypto/openpgp/armor"
 	"github.com/ProtonMail/go-crypto/openpgp/packet"
 )
@@ -23,8 +23,8 @@ const (
 	maxKeyring = 32 << 20
 )
 
-// OpenPGPInfo is what an OpenPGP signature says of itself, RFC 9580 5.2.
-type OpenPGPInfo struct {
+// Info is what an OpenPGP signature says of itself, RFC 9580 5.2.
+type Info struct {
 	Version int
 	// KeyID is that of the key or subkey, 16 hexadecimal digits in lower case;
 	// Fingerprint the whole of it where the signature carries it.
@@ -47,15 +47,15 @@ const (
 
 var armorStart = []byte("-----BEGIN PGP")
 
-// DescribeOpenPGP reads the signatures in data without verifying them: binary
+// Describe reads the signatures in data without verifying them: binary
 // packets, an armored block, or a clear-signed text. There is at least one when
 // the error is nil. What it returns can be forged by anybody.
-func DescribeOpenPGP(data []byte) ([]OpenPGPInfo, error) {
+func Describe(data []byte) ([]Info, error) {
 	packets, err := signaturePackets(data)
 	if err != nil {
 		return nil, err
 	}
-	var infos []OpenPGPInfo
+	var infos []Info
 	for _, p := range packets {
 		info, err := describe(p.Contents)
 		if err != nil {
@@ -82,7 +82,7 @@ func signaturePackets(data []byte) (packets []*packet.OpaquePacket, err error) {
 			return nil, fmt.Errorf("malformed OpenPGP armor: %w", err)
 		}
 	} else if bytes.HasPrefix(trimmed, armorStart) {
-		if data, err = dearmor(trimmed, openpgp.SignatureType); err != nil {
+		if data, err = dearmor(trimmed, pgp.SignatureType); err != nil {
 			return nil, err
 		}
 	}
@@ -143,11 +143,11 @@ var errShortSignature = errors.New("it is cut short")
 
 // describe reads the body of a signature packet. The library would refuse old
 // versions and unknown algorithms, which are worth showing.
-func describe(b []byte) (OpenPGPInfo, error) {
+func describe(b []byte) (Info, error) {
 	if len(b) < 1 {
-		return OpenPGPInfo{}, errShortSignature
+		return Info{}, errShortSignature
 	}
-	info := OpenPGPInfo{Version: int(b[0])}
+	info := Info{Version: int(b[0])}
 	switch b[0] {
 	case 2, 3: // length of hashed material, type, time, key id, algorithms
 		if len(b) < 17 {
@@ -202,7 +202,7 @@ func cutArea(b []byte, lengthSize int) (area, rest []byte, ok bool) {
 
 // subpackets takes time and issuer from an area. The first of a kind counts, so
 // that what is hashed goes before what is not.
-func (i *OpenPGPInfo) subpackets(area []byte) error {
+func (i *Info) subpackets(area []byte) error {
 	for len(area) > 0 {
 		length, size := uint64(area[0]), 1
 		switch {
@@ -240,29 +240,29 @@ func (i *OpenPGPInfo) subpackets(area []byte) error {
 	return nil
 }
 
-func (i *OpenPGPInfo) setAlgorithms(key, hash byte) {
+func (i *Info) setAlgorithms(key, hash byte) {
 	i.algorithm = packet.PublicKeyAlgorithm(key)
 	var ok bool
-	if i.Algorithm, ok = openPGPAlgorithms[key]; !ok {
+	if i.Algorithm, ok = algorithms[key]; !ok {
 		i.Algorithm = fmt.Sprintf("algorithm %d", key)
 	}
-	if i.Hash, ok = openPGPHashes[hash]; !ok {
+	if i.Hash, ok = hashes[hash]; !ok {
 		i.Hash = fmt.Sprintf("hash %d", hash)
 	}
 }
 
 // The tables of RFC 9580 9.1 and 9.5, with the draft of the post-quantum ones.
-var openPGPAlgorithms = map[byte]string{
+var algorithms = map[byte]string{
 	1: "RSA", 3: "RSA", 17: "DSA", 19: "ECDSA", 22: "EdDSA", 27: "Ed25519", 28: "Ed448",
 	30: "ML-DSA-65+Ed25519", 31: "ML-DSA-87+Ed448",
 	32: "SLH-DSA-SHAKE-128s", 33: "SLH-DSA-SHAKE-128f", 34: "SLH-DSA-SHAKE-256s",
 }
 
-var openPGPHashes = map[byte]string{
+var hashes = map[byte]string{
 	1: "MD5", 2: "SHA1", 3: "RIPEMD160", 8: "SHA256", 9: "SHA384", 10: "SHA512", 11: "SHA224",
 	12: "SHA3-256", 14: "SHA3-512",
 }
 
-func (i OpenPGPInfo) rsa() bool {
+func (i Info) rsa() bool {
 	return i.algorithm == packet.PubKeyAlgoRSA || i.algorithm == packet.PubKeyAlgoRSASignOnly
 }

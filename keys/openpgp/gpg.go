@@ -1,4 +1,4 @@
-package keys
+package openpgp
 
 import (
 	"bufio"
@@ -25,7 +25,7 @@ type gpgKey struct {
 
 // openGPG asks gpg for the key, and makes one signature over nothing, so that a
 // passphrase or PIN is asked for, and a missing card noticed, before any work.
-func openGPG(ctx context.Context, fingerprint string, now time.Time) (*OpenPGPKey, error) {
+func openGPG(ctx context.Context, fingerprint string, now time.Time) (*Key, error) {
 	fpr := strings.ToUpper(strings.TrimPrefix(strings.ReplaceAll(fingerprint, " ", ""), "0x"))
 	if _, err := hex.DecodeString(fpr); err != nil || len(fpr) < 16 {
 		return nil, fmt.Errorf("gpg:%s: name the key by its fingerprint (or 16 digits of it), as gpg --list-secret-keys shows it", fingerprint)
@@ -38,7 +38,7 @@ func openGPG(ctx context.Context, fingerprint string, now time.Time) (*OpenPGPKe
 	if err != nil {
 		return nil, fmt.Errorf("gpg:%s: %w", fingerprint, err)
 	}
-	key := &OpenPGPKey{maker: k}
+	key := &Key{maker: k}
 	public, err := runGPG(ctx, nil, "--export", k.primary)
 	if err != nil {
 		return nil, err

@@ -1,4 +1,4 @@
-package keys
+package openpgp
 
 import (
 	"bytes"
@@ -13,25 +13,26 @@ import (
 	"testing/iotest"
 	"time"
 
-	"github.com/ProtonMail/go-crypto/openpgp"
+	pgp "github.com/ProtonMail/go-crypto/openpgp"
 	"github.com/ProtonMail/go-crypto/openpgp/packet"
 	"github.com/ProtonMail/go-crypto/openpgp/s2k"
 
+	"github.com/imaseal/imaseal/keys"
 	"github.com/imaseal/imaseal/sign"
 )
 
-func openPGPFile(name string) string { return filepath.Join("testdata/openpgp", name) }
+func testFile(name string) string { return filepath.Join("testdata", name) }
 
-func openOpenPGP(t testing.TB, name string, now time.Time) *OpenPGPKey {
+func openKey(t testing.TB, name string, now time.Time) *Key {
 	t.Helper()
-	key, err := OpenPGPSigner(t.Context(), openPGPFile(name), answer(testPassphrase, nil), now)
+	key, err := Open(t.Context(), testFile(name), answer(testPassphrase, nil), now)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return key
 }
 
-func detach(t testing.TB, key *OpenPGPKey, data []byte) sign.NewOpenPGPSignature {
+func detach(t testing.TB, key *Key, data []byte) sign.NewOpenPGPSignature {
 	t.Helper()
 	sig, err := key.Detach(t.Context(), bytes.NewReader(data))
 	if err != nil {
@@ -46,7 +47,7 @@ const clearSignedLines = "Format: 1.8\n\n-----BEGIN PGP SIGNATURE-----\n- a dash
 func TestOpenPGPSignaturesOfAFileAreJudgedByGPG(t *testing.T) {
 	t.Parallel()
 	home := gpgHome(t)
-	data := readTestdata(t, "openpgp/data")
+	data := readTestdata(t, "data")
 	const sha256, sha384, sha512 = "8", "9", "10" // in OpenPGP
 	for _, tt := range []struct {
 		file   string
@@ -69,8 +70,8 @@ func TestOpenPGPSignaturesOfAFileAreJudgedByGPG(t *testing.T) {
 		{file: "newest.key.asc", signer: 2, hash: sha256, rsa: true},
 	} {
 		t.Run(tt.file, func(t *testing.T) {
-			key := openOpenPGP(t, tt.file, testTime)
-			fprs := gpgFingerprints(t, openPGPFile(tt.file))
+			key := openKey(t, tt.file, testTime)
+			fprs := gpgFingerprints(t, testFile(tt.file))
 			sig := detach(t, key, data)
 			if sig.RSA != tt.rsa {
 				t.Errorf("RSA: %v", sig.RSA)
@@ -79,7 +80,7 @@ func TestOpenPGPSignaturesOfAFileAreJudgedByGPG(t *testing.T) {
 			if got := gpgVerify(t, home, sig.Packet, data); got != want {
 				t.Errorf("gpg says %+v, want %+v", got, want)
 			}
-			infos, err := DescribeOpenPGP(sig.Packet)
+			infos, err := Describe(sig.Packet)
 			if err != nil || len(infos) != 1 {
 				t.Fatalf("%d, %v", len(infos), err)
 			}
@@ -89,7 +90,7 @@ func TestOpenPGPSignaturesOfAFileAreJudgedByGPG(t *testing.T) {
 			if !key.Signed([]sign.OpenPGPSignature{detachedOver([]byte("junk"), data), detachedOver(sig.Packet, data)}) {
 				t.Error("the key does not know its own signature")
 			}
-			if key.Signed([]sign.OpenPGPSignature{detachedOver(sig.Packet, data[1:]), detachedOver(readTestdata(t, "openpgp/other.sig"), data)}) {
+			if key.Signed([]sign.OpenPGPSignature{detachedOver(sig.Packet, data[1:]), detachedOver(readTestdata(t, "other.sig"), data)}) {
 				t.Error("the key takes a signature for its own that is not")
 			}
 
@@ -108,7 +109,7 @@ func TestOpenPGPSignaturesOfAFileAreJudgedByGPG(t *testing.T) {
 				t.Errorf("unwrapped it is %q, %v, %v", got, signed, err)
 			}
 
-			again := openOpenPGP(t, tt.file, testTime)
+			again := openKey(t, tt.file, testTime)
 			if same := bytes.Equal(detach(t, again, data).Packet, sig.Packet); same == tt.random {
 				t.Errorf("the same bytes again: %v", same)
 			}
@@ -126,7 +127,7 @@ func TestClearSignedSignaturesOfAnyLengthAreReadByGPG(t *testing.T) {
 	home := gpgHome(t)
 	seen := map[int]bool{}
 	for _, name := range []string{"rsa.key.asc", "ed25519.key.asc", "p521.key.asc"} {
-		clear, err := openOpenPGP(t, name, testTime).ClearSign(t.Context(), []byte("a\n"))
+		clear, err := openKey(t, name, testTime).ClearSign(t.Context(), []byte("a\n"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -149,19 +150,19 @@ func TestClearSignedSignaturesOfAnyLengthAreReadByGPG(t *testing.T) {
 // Before the key was made, its first second is stated: gpg takes nothing earlier.
 func TestOpenPGPSignaturesAreNotOlderThanTheirKey(t *testing.T) {
 	home := gpgHome(t)
-	data := readTestdata(t, "openpgp/data")
-	key := openOpenPGP(t, "ed25519.key.asc", time.Unix(1, 0))
+	data := readTestdata(t, "data")
+	key := openKey(t, "ed25519.key.asc", time.Unix(1, 0))
 	got := gpgVerify(t, home, detach(t, key, data).Packet, data)
 	if want := strconv.FormatInt(time.Date(2021, 1, 1, 0, 0, 0, 0, time.UTC).Unix(), 10); got.created != want {
 		t.Errorf("it states %s, want %s", got.created, want)
 	}
 }
 
-func TestOpenPGPSignerAsksForThePassphraseOnce(t *testing.T) {
+func TestOpenAsksForThePassphraseOnce(t *testing.T) {
 	t.Parallel()
 	for name, want := range map[string]int{"encrypted.key.asc": 1, "encrypted-rsa.key.asc": 1, "rsa.key.asc": 0, "subkey.key.asc": 0} {
 		asked := 0
-		if _, err := OpenPGPSigner(t.Context(), openPGPFile(name), answer(testPassphrase, &asked), testTime); err != nil {
+		if _, err := Open(t.Context(), testFile(name), answer(testPassphrase, &asked), testTime); err != nil {
 			t.Fatal(err)
 		}
 		if asked != want {
@@ -169,44 +170,44 @@ func TestOpenPGPSignerAsksForThePassphraseOnce(t *testing.T) {
 		}
 	}
 	for _, name := range []string{"encrypted.key.asc", "encrypted-rsa.key.asc"} {
-		path := openPGPFile(name)
-		_, err := OpenPGPSigner(t.Context(), path, answer("another horse", nil), testTime)
-		if !errors.Is(err, ErrWrongPassphrase) {
+		path := testFile(name)
+		_, err := Open(t.Context(), path, answer("another horse", nil), testTime)
+		if !errors.Is(err, keys.ErrWrongPassphrase) {
 			t.Errorf("%v is not ErrWrongPassphrase", err)
 		}
 		checkError(t, err, path, "wrong passphrase: give")
-		if holdsSecret(err.Error(), readTestdata(t, "openpgp/"+name)) {
+		if holdsSecret(err.Error(), readTestdata(t, name)) {
 			t.Errorf("the error tells a secret: %v", err)
 		}
-		_, err = OpenPGPSigner(t.Context(), path, nil, testTime)
+		_, err = Open(t.Context(), path, nil, testTime)
 		checkError(t, err, path, "encrypted", "passphrase")
 		refused := errors.New("no")
-		if _, err = OpenPGPSigner(t.Context(), path, func(string) ([]byte, error) { return nil, refused }, testTime); !errors.Is(err, refused) {
+		if _, err = Open(t.Context(), path, func(string) ([]byte, error) { return nil, refused }, testTime); !errors.Is(err, refused) {
 			t.Errorf("the callback's error is lost: %v", err)
 		}
 	}
 }
 
-func TestOpenPGPSignerRefuses(t *testing.T) {
-	key := readTestdata(t, "openpgp/rsa.key.asc")
-	binary := readTestdata(t, "openpgp/rsa.key.gpg")
+func TestOpenRefuses(t *testing.T) {
+	key := readTestdata(t, "rsa.key.asc")
+	binary := readTestdata(t, "rsa.key.gpg")
 	for _, tt := range []struct {
 		name string
 		file string // in testdata; its content if text is empty
 		text []byte
 		want []string
 	}{
-		{name: "an expired key", file: "openpgp/expired.key.asc", want: []string{"has expired"}},
-		{name: "a revoked key", file: "openpgp/revoked.key.asc", want: []string{"is revoked"}},
-		{name: "an expired subkey", file: "openpgp/subkey-expired.key.asc", want: []string{"no valid signing key", "expired"}},
-		{name: "a revoked subkey", file: "openpgp/subkey-revoked.key.asc", want: []string{"no valid signing key", "revoked"}},
-		{name: "a key that only certifies", file: "openpgp/certify.key.asc", want: []string{"no valid signing key"}},
-		{name: "RSA of 1024 bits", file: "openpgp/rsa1024.key.asc", want: []string{"1024 bits", "2048"}},
-		{name: "DSA", file: "openpgp/dsa.key.asc", want: []string{"DSA", "make an RSA"}},
-		{name: "several keys", file: "openpgp/several.key.asc", want: []string{"several secret OpenPGP keys"}},
-		{name: "a public key", file: "openpgp/rsa.asc", want: []string{"no secret OpenPGP key", "gpg --export-secret-keys"}},
-		{name: "a signature", file: "openpgp/rsa.sig.asc", want: []string{"PGP SIGNATURE"}},
-		{name: "a key for files", file: "private/p256-pkcs8.pem", want: []string{"no OpenPGP key"}},
+		{name: "an expired key", file: "expired.key.asc", want: []string{"has expired"}},
+		{name: "a revoked key", file: "revoked.key.asc", want: []string{"is revoked"}},
+		{name: "an expired subkey", file: "subkey-expired.key.asc", want: []string{"no valid signing key", "expired"}},
+		{name: "a revoked subkey", file: "subkey-revoked.key.asc", want: []string{"no valid signing key", "revoked"}},
+		{name: "a key that only certifies", file: "certify.key.asc", want: []string{"no valid signing key"}},
+		{name: "RSA of 1024 bits", file: "rsa1024.key.asc", want: []string{"1024 bits", "2048"}},
+		{name: "DSA", file: "dsa.key.asc", want: []string{"DSA", "make an RSA"}},
+		{name: "several keys", file: "several.key.asc", want: []string{"several secret OpenPGP keys"}},
+		{name: "a public key", file: "rsa.asc", want: []string{"no secret OpenPGP key", "gpg --export-secret-keys"}},
+		{name: "a signature", file: "rsa.sig.asc", want: []string{"PGP SIGNATURE"}},
+		{name: "a key for files", file: "../../testdata/private/p256-pkcs8.pem", want: []string{"no OpenPGP key"}},
 		{name: "nothing", text: []byte("\n"), want: []string{"no OpenPGP key"}},
 		{name: "armor that is cut", text: key[:len(key)/2], want: []string{"malformed OpenPGP"}},
 		{name: "packets that are cut", text: binary[:len(binary)/4], want: []string{"OpenPGP"}},
@@ -216,26 +217,28 @@ func TestOpenPGPSignerRefuses(t *testing.T) {
 			if tt.text != nil {
 				path = writeFile(t, filepath.Join(t.TempDir(), "key"), tt.text)
 			}
-			_, err := OpenPGPSigner(t.Context(), path, answer(testPassphrase, nil), testTime)
+			_, err := Open(t.Context(), path, answer(testPassphrase, nil), testTime)
 			checkError(t, err, append(tt.want, path)...)
 		})
 	}
-	_, err := OpenPGPSigner(t.Context(), "missing", nil, testTime)
+	_, err := Open(t.Context(), "missing", nil, testTime)
 	checkError(t, err, "missing")
+	_, err = Open(t.Context(), "pkcs11:token", nil, testTime)
+	checkError(t, err, "key pkcs11:…", "paths and file:, gpg:")
 }
 
 // A key whose own expiry has passed is not brought back by an older time.
 func TestSOURCE_DATE_EPOCHBringsNoExpiredKeyBack(t *testing.T) {
-	_, err := OpenPGPSigner(t.Context(), openPGPFile("expired.key.asc"), nil, time.Date(2021, 6, 1, 0, 0, 0, 0, time.UTC))
+	_, err := Open(t.Context(), testFile("expired.key.asc"), nil, time.Date(2021, 6, 1, 0, 0, 0, 0, time.UTC))
 	checkError(t, err, "has expired")
 }
 
-func TestOpenPGPSignerRefusesArgon2InMuchMemory(t *testing.T) {
+func TestOpenRefusesArgon2InMuchMemory(t *testing.T) {
 	config := &packet.Config{
 		Algorithm: packet.PubKeyAlgoEdDSA, AEADConfig: &packet.AEADConfig{},
 		S2KConfig: &s2k.Config{S2KMode: s2k.Argon2S2K, Argon2Config: &s2k.Argon2Config{NumberOfPasses: 1, DegreeOfParallelism: 1, Memory: 10}},
 	}
-	entity, err := openpgp.NewEntity("test", "", "test@example.org", config)
+	entity, err := pgp.NewEntity("test", "", "test@example.org", config)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -253,13 +256,13 @@ func TestOpenPGPSignerRefusesArgon2InMuchMemory(t *testing.T) {
 		t.Fatalf("no Argon2 in %x", raw)
 	}
 	memory := &raw[at+22]
-	if _, err := parseOpenPGPKey(raw, "test.key", answer(testPassphrase, nil), time.Now()); err != nil {
+	if _, err := parseKey(raw, "test.key", answer(testPassphrase, nil), time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	for _, exponent := range []byte{maxArgon2Memory + 1, 31} {
 		*memory = exponent
 		asked := 0
-		_, err = parseOpenPGPKey(raw, "test.key", answer(testPassphrase, &asked), time.Now())
+		_, err = parseKey(raw, "test.key", answer(testPassphrase, &asked), time.Now())
 		checkError(t, err, "Argon2", strconv.Itoa(int(exponent)))
 		if asked > 0 {
 			t.Error("the passphrase was asked for")
@@ -267,13 +270,13 @@ func TestOpenPGPSignerRefusesArgon2InMuchMemory(t *testing.T) {
 	}
 }
 
-func TestOpenPGPSignerSaysWhenOthersCanReadTheKey(t *testing.T) {
-	path := writeFile(t, filepath.Join(t.TempDir(), "key"), readTestdata(t, "openpgp/rsa.key.asc"))
+func TestOpenSaysWhenOthersCanReadTheKey(t *testing.T) {
+	path := writeFile(t, filepath.Join(t.TempDir(), "key"), readTestdata(t, "rsa.key.asc"))
 	for mode, told := range map[os.FileMode]bool{0o600: false, 0o644: true} {
 		if err := os.Chmod(path, mode); err != nil {
 			t.Fatal(err)
 		}
-		key, err := OpenPGPSigner(t.Context(), path, nil, testTime)
+		key, err := Open(t.Context(), path, nil, testTime)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -284,7 +287,7 @@ func TestOpenPGPSignerSaysWhenOthersCanReadTheKey(t *testing.T) {
 }
 
 func TestDetachStopsWhereTheReaderDoes(t *testing.T) {
-	key := openOpenPGP(t, "ed25519.key.asc", testTime)
+	key := openKey(t, "ed25519.key.asc", testTime)
 	broken := errors.New("broken")
 	if _, err := key.Detach(t.Context(), iotest.ErrReader(broken)); !errors.Is(err, broken) {
 		t.Errorf("%v", err)
@@ -294,7 +297,7 @@ func TestDetachStopsWhereTheReaderDoes(t *testing.T) {
 	if _, err := key.Detach(ctx, strings.NewReader("x")); !errors.Is(err, context.Canceled) {
 		t.Errorf("%v", err)
 	}
-	data := readTestdata(t, "openpgp/data")
+	data := readTestdata(t, "data")
 	one, err := key.Detach(t.Context(), iotest.OneByteReader(bytes.NewReader(data)))
 	if err != nil || !bytes.Equal(one.Packet, detach(t, key, data).Packet) {
 		t.Errorf("read byte by byte it is another signature, %v", err)
@@ -302,9 +305,9 @@ func TestDetachStopsWhereTheReaderDoes(t *testing.T) {
 }
 
 func TestAnOpenPGPKeySignsManyAtOnce(t *testing.T) {
-	data := readTestdata(t, "openpgp/data")
+	data := readTestdata(t, "data")
 	for _, name := range []string{"rsa.key.asc", "p256.key.asc", "ed25519.key.asc"} {
-		key := openOpenPGP(t, name, testTime)
+		key := openKey(t, name, testTime)
 		want := detach(t, key, data).Packet
 		wantClear, err := key.ClearSign(t.Context(), data)
 		if err != nil {

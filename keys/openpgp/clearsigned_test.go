@@ -1,4 +1,4 @@
-package keys
+package openpgp
 
 import (
 	"bytes"
@@ -10,7 +10,7 @@ import (
 func TestUnwrapClearSignedGivesWhatGPGSigned(t *testing.T) {
 	home := gpgHome(t)
 	for _, name := range []string{"rsa.clear", "rsa-sha1.clear"} {
-		message := readTestdata(t, "openpgp/"+name)
+		message := readTestdata(t, name)
 		inner, signed, err := UnwrapClearSigned(message)
 		if err != nil || !signed {
 			t.Fatalf("%v, %v", signed, err)
@@ -29,7 +29,7 @@ type clearSignedCase struct {
 }
 
 func clearSignedCases(t testing.TB) []clearSignedCase {
-	message := string(readTestdata(t, "openpgp/rsa.clear"))
+	message := string(readTestdata(t, "rsa.clear"))
 	inner := "imaseal\n\nwhat is signed\n- with a dash\n"
 	start := strings.Index(message, "imaseal")
 	end := strings.Index(message, "\n-----BEGIN PGP SIGNATURE")
@@ -73,7 +73,7 @@ func TestUnwrapClearSigned(t *testing.T) {
 }
 
 func TestVerifyClearSigned(t *testing.T) {
-	message := string(readTestdata(t, "openpgp/rsa.clear"))
+	message := string(readTestdata(t, "rsa.clear"))
 	for _, tt := range []struct {
 		name, keyring, text string
 		want                string // of the error
@@ -82,7 +82,7 @@ func TestVerifyClearSigned(t *testing.T) {
 		{name: "lines of DOS", keyring: "rsa.asc", text: strings.ReplaceAll(message, "\n", "\r\n")},
 		{name: "white space at the end of a line", keyring: "rsa.asc", text: strings.Replace(message, "is signed", "is signed \t", 1)},
 		{name: "another key", keyring: "other.asc", text: message, want: "unknown OpenPGP key"},
-		{name: "SHA-1", keyring: "rsa.asc", text: string(readTestdata(t, "openpgp/rsa-sha1.clear")), want: "over SHA1"},
+		{name: "SHA-1", keyring: "rsa.asc", text: string(readTestdata(t, "rsa-sha1.clear")), want: "over SHA1"},
 		{name: "a word changed", keyring: "rsa.asc", text: strings.Replace(message, "is signed", "is  signed", 1), want: "by key "},
 		{name: "a line more", keyring: "rsa.asc", text: strings.Replace(message, "imaseal\n", "imaseal\n\n", 1), want: "by key "},
 		{name: "text after", keyring: "rsa.asc", text: message + "x", want: "text after"},
@@ -95,7 +95,7 @@ func TestVerifyClearSigned(t *testing.T) {
 				if inner != nil {
 					t.Errorf("an error comes with text: %q", inner)
 				}
-				if strings.HasPrefix(tt.want, "unknown") && !errors.Is(err, ErrUnknownOpenPGPKey) {
+				if strings.HasPrefix(tt.want, "unknown") && !errors.Is(err, ErrUnknownKey) {
 					t.Errorf("%v", err)
 				}
 				return
