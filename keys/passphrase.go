@@ -36,8 +36,10 @@ func PassphraseFromFile(path string) Passphrase {
 
 // PassphraseFromFD takes the first line of file descriptor fd, as
 // [PassphraseFromFile] does. Asked again it gives the same passphrase: a pipe can
-// be read but once. It may be called concurrently.
+// be read but once. It may be called concurrently. Programs that are started from now
+// on, such as gpg or a signing program, do not inherit fd.
 func PassphraseFromFD(fd int) Passphrase {
+	syscall.CloseOnExec(fd)
 	// An error is kept too: once closed, the number may be that of another file.
 	read := sync.OnceValues(func() ([]byte, error) {
 		f := os.NewFile(uintptr(fd), fmt.Sprintf("file descriptor %d", fd))

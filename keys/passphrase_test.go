@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -79,6 +80,34 @@ func TestPassphraseFromFD(t *testing.T) {
 }
 
 // After a failure the number may be that of another file, which is not read.
+// TestPassphraseFromFDIsNotInherited has another program started, as gpg and signing
+// programs are, before the passphrase is asked for.
+func TestPassphraseFromFDIsNotInherited(t *testing.T) {
+	f, err := os.Open(writeFile(t, filepath.Join(t.TempDir(), "pass"), []byte("secret words\n")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	fd, err := unix.Dup(int(f.Fd())) // one that programs inherit, as from a shell
+	if err != nil {
+		t.Fatal(err)
+	}
+	read := func() string {
+		out, _ := exec.Command("cat", fmt.Sprintf("/proc/self/fd/%d", fd)).Output()
+		return string(out)
+	}
+	if read() == "" {
+		t.Fatal("nothing is inherited: the test shows nothing")
+	}
+	ask := PassphraseFromFD(fd)
+	if got := read(); got != "" {
+		t.Errorf("another program could read %q", got)
+	}
+	if got, err := ask(""); err != nil || string(got) != "secret words" {
+		t.Errorf("%q, %v", got, err)
+	}
+}
+
 func TestPassphraseFromFDReadsNothingElse(t *testing.T) {
 	fd := pipeOf(t, "\n")
 	ask := PassphraseFromFD(fd)
