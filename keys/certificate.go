@@ -27,14 +27,15 @@ func LoadCertificates(path string) ([]*x509.Certificate, error) {
 		return nil, err
 	}
 	defer clear(data) // a private key may be in the same file
-	certs, err := parseCertificates(data)
+	certs, err := ParseCertificates(data)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return certs, nil
 }
 
-func parseCertificates(data []byte) ([]*x509.Certificate, error) {
+// ParseCertificates is [LoadCertificates] for the content of a file.
+func ParseCertificates(data []byte) ([]*x509.Certificate, error) {
 	if !bytes.Contains(data, []byte("-----BEGIN ")) {
 		cert, err := parseCertificate(data)
 		if err != nil {

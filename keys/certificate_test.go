@@ -85,7 +85,7 @@ func TestACertificateWithAHugeRSAKeyIsRefused(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err = parseCertificates(der); fine && err != nil {
+		if _, err = ParseCertificates(der); fine && err != nil {
 			t.Error(err)
 		} else if !fine {
 			checkError(t, err, "16392 bits")
@@ -241,7 +241,7 @@ func TestChainsToIsTheKernelsRule(t *testing.T) {
 		der := bytes.Clone(p.issue(t, "leaf", "/CN=leaf", "ca", leafExtensions).Raw)
 		i := bytes.LastIndex(der, []byte("leaf"))
 		der[i] ^= 0x20
-		certs, err := parseCertificates(der)
+		certs, err := ParseCertificates(der)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -3,9 +3,10 @@
 // format. Start with [Open] and [LoadCertificates]; [Init] makes new keys, and a [CA]
 // issues certificates for others.
 //
-// Package openpgp, for the keys that sign whole packages, stands on this one. The
-// providers of keys, pkcs11, hashivault, program, remote and kmsref, and kernel and
-// cache do not know it: this package calls the providers.
+// Two packages stand on this one: openpgp, for the keys that sign whole packages, and
+// layout, which puts certificates where systems look for them. This one calls the
+// providers of keys, pkcs11, hashivault, program, remote and kmsref, which do not know
+// it; nor do kernel and cache.
 //
 // # Key references
 //

@@ -88,7 +88,7 @@ func FuzzCertificates(f *testing.F) {
 	seed(f, "certificates")
 	ca := loadCertificate(f, "testdata/certificates/one.crt")
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		certs, err := parseCertificates(raw)
+		certs, err := ParseCertificates(raw)
 		if (len(certs) == 0) == (err == nil) {
 			t.Fatalf("%d certificates, %v", len(certs), err)
 		}

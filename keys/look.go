@@ -64,7 +64,7 @@ func lookAtFile(ctx context.Context, path string, o OpenOptions) ([]PublicKey, e
 	}
 	defer clear(content) // it may be a private key
 	if bytes.Contains(content, []byte("-----BEGIN CERTIFICATE")) || bytes.Contains(content, []byte("-----BEGIN X509 CERTIFICATE")) {
-		certs, err := parseCertificates(content)
+		certs, err := ParseCertificates(content)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", path, err)
 		}
@@ -124,7 +124,7 @@ func beside(path string, pub crypto.PublicKey) []PublicKey {
 		if err != nil {
 			continue
 		}
-		certs, err := parseCertificates(content)
+		certs, err := ParseCertificates(content)
 		if err != nil {
 			if key, err := parsePublicKey(content); err == nil && pub == nil {
 				keys = append(keys, PublicKey{Key: key, Where: name})

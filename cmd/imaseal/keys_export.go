@@ -13,6 +13,7 @@ import (
 
 	"github.com/imaseal/imaseal/keys"
 	"github.com/imaseal/imaseal/keys/kernel"
+	"github.com/imaseal/imaseal/keys/layout"
 )
 
 // layoutFlags say which certificates go where.
@@ -23,10 +24,10 @@ type layoutFlags struct {
 
 func (f *layoutFlags) add(cmd *cobra.Command, system string) {
 	fl := cmd.Flags()
-	fl.StringVar(&f.system, "for", "", system+": "+strings.Join(keys.LayoutNames, ", "))
+	fl.StringVar(&f.system, "for", "", system+": "+strings.Join(layout.Names, ", "))
 	fl.StringArrayVar(&f.certs, "cert", nil, "certificate `FILE` of a signing key; may be repeated")
 	fl.StringArrayVar(&f.cas, "ca-cert", nil, "certificate `FILE` of a CA that is to vouch for them; may be repeated")
-	completeWith(cmd, "for", keys.LayoutNames...)
+	completeWith(cmd, "for", layout.Names...)
 }
 
 func (f *layoutFlags) load(ctx context.Context) (certs, cas []*x509.Certificate, err error) {
@@ -89,7 +90,7 @@ func runKeysExport(cmd *cobra.Command, o *keysExportOptions, args []string) erro
 	if err != nil {
 		return err
 	}
-	options := keys.LayoutOptions{For: o.layout.system, Certs: certs, CAs: cas}
+	options := layout.Options{For: o.layout.system, Certs: certs, CAs: cas}
 	target := kernel.Target{Root: o.layout.system == "debian" || o.layout.system == "initramfs-tools"}
 	if o.config != "" {
 		if options.Config, err = kernel.ReadConfigFile(o.config); err != nil {
@@ -97,7 +98,7 @@ func runKeysExport(cmd *cobra.Command, o *keysExportOptions, args []string) erro
 		}
 		target = kernel.TargetOf(options.Config)
 	}
-	layout, err := keys.NewLayout(options)
+	l, err := layout.New(options)
 	if err != nil {
 		return err
 	}
@@ -113,16 +114,16 @@ func runKeysExport(cmd *cobra.Command, o *keysExportOptions, args []string) erro
 		return err
 	}
 	defer root.Close()
-	placed, err := layout.Place(cmd.Context(), root, keys.PlaceOptions{})
+	placed, err := l.Place(cmd.Context(), root, layout.PlaceOptions{})
 	if err != nil {
 		return err
 	}
-	return printPlaced(cmd.OutOrStdout(), args[0], placed, layout.Next)
+	return printPlaced(cmd.OutOrStdout(), args[0], placed, l.Next)
 }
 
 // refusals returns a sentence for each certificate that a kernel refuses, or that is
 // of no use to it.
-func refusals(o keys.LayoutOptions, target kernel.Target) []string {
+func refusals(o layout.Options, target kernel.Target) []string {
 	var sentences []string
 	tell := func(cert *x509.Certificate, problems []kernel.Problem) (told bool) {
 		for _, p := range problems {
@@ -149,7 +150,7 @@ func refusals(o keys.LayoutOptions, target kernel.Target) []string {
 	return sentences
 }
 
-func printPlaced(w io.Writer, root string, placed []keys.PlacedFile, next []string) error {
+func printPlaced(w io.Writer, root string, placed []layout.PlacedFile, next []string) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for _, f := range placed {
 		fmt.Fprintf(t, "%s\t/%s\t%s\n", f.Action, printable(f.Path), printable(f.About))

@@ -9,8 +9,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/imaseal/imaseal/keys"
 	"github.com/imaseal/imaseal/keys/kernel"
+	"github.com/imaseal/imaseal/keys/layout"
 	"github.com/imaseal/imaseal/sign"
 )
 
@@ -77,7 +77,7 @@ func runKeysInstall(cmd *cobra.Command, o *keysInstallOptions) error {
 	if err := o.removeKeys(cmd, root); err != nil || len(certs)+len(cas) == 0 {
 		return err
 	}
-	options := keys.LayoutOptions{For: o.layout.system, Certs: certs, CAs: cas}
+	options := layout.Options{For: o.layout.system, Certs: certs, CAs: cas}
 	if options.For == "" {
 		if options.For, err = systemOf(root); err != nil {
 			return err
@@ -86,27 +86,27 @@ func runKeysInstall(cmd *cobra.Command, o *keysInstallOptions) error {
 	if err := o.judge(out, root, &options); err != nil {
 		return err
 	}
-	layout, err := keys.NewLayout(options)
+	l, err := layout.New(options)
 	if err != nil {
 		return err
 	}
-	placed, err := layout.Place(cmd.Context(), root, keys.PlaceOptions{Update: true, Force: o.force, DryRun: o.dryRun})
+	placed, err := l.Place(cmd.Context(), root, layout.PlaceOptions{Update: true, Force: o.force, DryRun: o.dryRun})
 	if err != nil {
 		return err
 	}
 	if o.dryRun {
 		for i := range placed {
-			if placed[i].Action != keys.Unchanged {
+			if placed[i].Action != layout.Unchanged {
 				placed[i].Action = "would be " + placed[i].Action
 			}
 		}
 	}
-	return printPlaced(cmd.OutOrStdout(), o.root, placed, layout.Next)
+	return printPlaced(cmd.OutOrStdout(), o.root, placed, l.Next)
 }
 
 // judge asks every kernel of the system, and remembers one that loads a certificate by
 // itself.
-func (o *keysInstallOptions) judge(out *output, root *os.Root, options *keys.LayoutOptions) error {
+func (o *keysInstallOptions) judge(out *output, root *os.Root, options *layout.Options) error {
 	configs, err := kernel.FindConfigs(root)
 	if err != nil {
 		return err
@@ -151,8 +151,8 @@ func (o *keysInstallOptions) removeKeys(cmd *cobra.Command, root *os.Root) error
 		if err != nil {
 			return err
 		}
-		names, err := keys.Unplace(root, id, own, o.dryRun)
-		action := keys.Removed
+		names, err := layout.Remove(root, id, own, o.dryRun)
+		action := layout.Removed
 		if o.dryRun {
 			action = "would be " + action
 		}
@@ -189,5 +189,5 @@ func systemOf(root *os.Root) (string, error) {
 	case has("usr/share/initramfs-tools"):
 		return "initramfs-tools", nil
 	}
-	return "", fmt.Errorf("%s: what kind of system this is cannot be seen: use --for %s", root.Name(), strings.Join(keys.LayoutNames, ", "))
+	return "", fmt.Errorf("%s: what kind of system this is cannot be seen: use --for %s", root.Name(), strings.Join(layout.Names, ", "))
 }

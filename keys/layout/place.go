@@ -1,4 +1,4 @@
-package keys
+package layout
 
 import (
 	"bytes"
@@ -17,8 +17,13 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/imaseal/imaseal/internal/atomicfile"
+	"github.com/imaseal/imaseal/keys"
 	"github.com/imaseal/imaseal/sign"
 )
+
+// maxFile bounds in bytes what is read of a file that is there already: a certificate, or
+// a text of imaseal's.
+const maxFile = 1 << 20
 
 // PlaceOptions say how files are put below a root.
 type PlaceOptions struct {
@@ -39,7 +44,7 @@ const (
 
 // A PlacedFile is one file that Place looked at.
 type PlacedFile struct {
-	LayoutFile
+	File
 	Action string
 }
 
@@ -73,7 +78,7 @@ func (l *Layout) Place(ctx context.Context, root *os.Root, o PlaceOptions) ([]Pl
 }
 
 // plan finds out what is to be done with the file.
-func (f LayoutFile) plan(root *os.Root, o PlaceOptions) (string, error) {
+func (f File) plan(root *os.Root, o PlaceOptions) (string, error) {
 	there, info, err := readBelow(root, f.Path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -91,12 +96,12 @@ func (f LayoutFile) plan(root *os.Root, o PlaceOptions) (string, error) {
 }
 
 // succeeds reports whether f is the successor of a file with the content there.
-func (f LayoutFile) succeeds(there []byte) bool {
+func (f File) succeeds(there []byte) bool {
 	if f.key == nil {
 		return bytes.Contains(there, []byte(ownFile))
 	}
-	certs, err := parseCertificates(there)
-	return err == nil && len(certs) == 1 && Same(certs[0].PublicKey, f.key.PublicKey)
+	certs, err := keys.ParseCertificates(there)
+	return err == nil && len(certs) == 1 && keys.Same(certs[0].PublicKey, f.key.PublicKey)
 }
 
 // readBelow reads a regular file that is no link.
@@ -113,14 +118,14 @@ func readBelow(root *os.Root, name string) ([]byte, fs.FileInfo, error) {
 		return nil, nil, err
 	}
 	defer f.Close()
-	content, err := io.ReadAll(io.LimitReader(f, maxKeyFile+1))
-	if err == nil && len(content) > maxKeyFile {
-		err = fmt.Errorf("more than %d bytes, this is no certificate", maxKeyFile)
+	content, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if err == nil && len(content) > maxFile {
+		err = fmt.Errorf("more than %d bytes, this is no certificate", maxFile)
 	}
 	return content, info, err
 }
 
-func (f LayoutFile) write(ctx context.Context, root *os.Root) error {
+func (f File) write(ctx context.Context, root *os.Root) error {
 	top, err := root.Stat(".")
 	if err != nil {
 		return err
@@ -189,10 +194,10 @@ func (o owner) give(f *os.File) error {
 	return err
 }
 
-// Unplace removes the certificates with a key id from the places of all layouts below
+// Remove removes the certificates with a key id from the places of all layouts below
 // a root, and from the files that kernels load by themselves, and returns their names.
 // A file with other certificates beside it is an error: it is for a person to edit.
-func Unplace(root *os.Root, id sign.KeyID, own []string, dryRun bool) ([]string, error) {
+func Remove(root *os.Root, id sign.KeyID, own []string, dryRun bool) ([]string, error) {
 	candidates := slices.Clone(own)
 	for _, dir := range []string{hookFolder, imaFolder, mokFolder} {
 		folder, err := root.Open(dir)
@@ -238,7 +243,7 @@ func holdsKey(root *os.Root, name string, id sign.KeyID) (has, alone bool) {
 	if err != nil {
 		return false, false // nothing of a layout
 	}
-	certs, err := parseCertificates(content)
+	certs, err := keys.ParseCertificates(content)
 	has = err == nil && slices.ContainsFunc(certs, func(c *x509.Certificate) bool {
 		other, err := sign.KeyIDFromCertificate(c)
 		return err == nil && other == id

@@ -1,4 +1,7 @@
-package keys
+// Package layout knows where the systems that exist look for certificates when they
+// boot, and puts them there: [New] lays out the files, [Layout.Place] writes them below
+// a root, [Remove] takes certificates away again.
+package layout
 
 import (
 	"bytes"
@@ -11,12 +14,13 @@ import (
 	"regexp"
 	"strings"
 
+	"github.com/imaseal/imaseal/keys"
 	"github.com/imaseal/imaseal/keys/kernel"
 	"github.com/imaseal/imaseal/sign"
 )
 
-// LayoutNames are the layouts that [NewLayout] knows.
-var LayoutNames = []string{"debian", "fedora", "dracut", "initramfs-tools", "mok"}
+// Names are the kinds of system that [New] knows.
+var Names = []string{"debian", "fedora", "dracut", "initramfs-tools", "mok"}
 
 // The places of certificates in a system, relative to its root.
 const (
@@ -30,20 +34,20 @@ const (
 	mokFolder = "etc/keys/mok"
 )
 
-//go:embed layout/initramfs-hook
+//go:embed initramfs-hook
 var initramfsHook string
 
-//go:embed layout/initramfs-script
+//go:embed initramfs-script
 var initramfsScript string
 
-//go:embed layout/dracut.conf
+//go:embed dracut.conf
 var dracutConf string
 
 // ownFile is in the second line of every text file of a layout, or the first.
 const ownFile = "# Made by imaseal keys."
 
-// A LayoutFile is one file of a layout.
-type LayoutFile struct {
+// A File is one file of a layout.
+type File struct {
 	// Path is relative to the root of the system.
 	Path    string
 	Mode    fs.FileMode
@@ -56,14 +60,14 @@ type LayoutFile struct {
 
 // A Layout is what a system needs to trust certificates from its next boot on.
 type Layout struct {
-	Files []LayoutFile
+	Files []File
 	// Next are the steps that remain to be done on that system, commands among them.
 	Next []string
 }
 
-// LayoutOptions say what a [Layout] is for.
-type LayoutOptions struct {
-	For string // one of LayoutNames
+// Options say what a [Layout] is for.
+type Options struct {
+	For string // one of Names
 	// Certs are those of signing keys; CAs those that are to vouch for them.
 	Certs, CAs []*x509.Certificate
 	// Config is that of the kernel, nil when it is not known. One that loads a
@@ -71,8 +75,8 @@ type LayoutOptions struct {
 	Config *kernel.Config
 }
 
-// NewLayout returns the files that the certificates go to, named for their key ids.
-func NewLayout(o LayoutOptions) (*Layout, error) {
+// New returns the files that the certificates go to, named for their key ids.
+func New(o Options) (*Layout, error) {
 	for _, cert := range o.Certs {
 		if cert.IsCA && cert.KeyUsage&x509.KeyUsageCertSign != 0 {
 			return nil, fmt.Errorf("the certificate of %q is that of a CA: name it by --ca-cert, and that of the signing key by --cert", cert.Subject)
@@ -95,7 +99,7 @@ func NewLayout(o LayoutOptions) (*Layout, error) {
 	case "mok":
 		err = l.mok(o)
 	default:
-		err = fmt.Errorf("unknown kind of system %q: use %s", o.For, strings.Join(LayoutNames, ", "))
+		err = fmt.Errorf("unknown kind of system %q: use %s", o.For, strings.Join(Names, ", "))
 	}
 	if err != nil {
 		return nil, err
@@ -103,7 +107,7 @@ func NewLayout(o LayoutOptions) (*Layout, error) {
 	return l, l.checkCollisions()
 }
 
-func (l *Layout) debian(o LayoutOptions) error {
+func (l *Layout) debian(o Options) error {
 	for _, cert := range o.Certs {
 		if err := l.addCertificate(hookFolder, cert, "a signing key that imaseal, its installer hook and its initramfs script trust"); err != nil {
 			return err
@@ -117,7 +121,7 @@ func (l *Layout) debian(o LayoutOptions) error {
 	return nil
 }
 
-func (l *Layout) dracut(o LayoutOptions) error {
+func (l *Layout) dracut(o Options) error {
 	for _, cert := range o.Certs {
 		if err := l.addCertificate(imaFolder, cert, "a signing key that dracut's module integrity loads, and that imaseal trusts"); err != nil {
 			return err
@@ -137,7 +141,7 @@ func (l *Layout) dracut(o LayoutOptions) error {
 	return nil
 }
 
-func (l *Layout) fedora(o LayoutOptions) error {
+func (l *Layout) fedora(o Options) error {
 	if err := l.dracut(o); err != nil {
 		return err
 	}
@@ -150,7 +154,7 @@ func (l *Layout) fedora(o LayoutOptions) error {
 	return nil
 }
 
-func (l *Layout) initramfsTools(o LayoutOptions) error {
+func (l *Layout) initramfsTools(o Options) error {
 	for _, cert := range o.Certs {
 		if err := l.addCertificate(imaFolder, cert, "a signing key that the script loads, and that imaseal trusts"); err != nil {
 			return err
@@ -170,7 +174,7 @@ func (l *Layout) initramfsTools(o LayoutOptions) error {
 
 // mok lays out the CAs for the firmware's list of machine owner keys, which shim
 // keeps: nothing but mokutil and a person at the console can put them there.
-func (l *Layout) mok(o LayoutOptions) error {
+func (l *Layout) mok(o Options) error {
 	if len(o.CAs) == 0 {
 		return errors.New("no CA is named for the machine owner keys: use --ca-cert")
 	}
@@ -189,7 +193,7 @@ func (l *Layout) say(format string, args ...any) {
 }
 
 func (l *Layout) add(path string, mode fs.FileMode, text, about string) {
-	l.Files = append(l.Files, LayoutFile{Path: path, Mode: mode, Content: []byte(text), About: about})
+	l.Files = append(l.Files, File{Path: path, Mode: mode, Content: []byte(text), About: about})
 }
 
 func (l *Layout) addCertificate(dir string, cert *x509.Certificate, about string) error {
@@ -197,7 +201,7 @@ func (l *Layout) addCertificate(dir string, cert *x509.Certificate, about string
 	if err != nil {
 		return err
 	}
-	l.Files = append(l.Files, LayoutFile{
+	l.Files = append(l.Files, File{
 		Path: path.Join(dir, id.String()+".der"), Mode: 0o644, Content: cert.Raw, key: cert,
 		About: fmt.Sprintf("%s: %s", cert.Subject, about),
 	})
@@ -209,7 +213,7 @@ var safePath = regexp.MustCompile(`^/[A-Za-z0-9._/+-]+$`)
 // addX509 adds the certificate that the kernel loads by itself, where it does, and
 // returns its absolute path. It looks for it in the initramfs, where there is one:
 // integrity_load_keys runs before the root file system is mounted.
-func (l *Layout) addX509(o LayoutOptions) (string, error) {
+func (l *Layout) addX509(o Options) (string, error) {
 	if o.Config == nil || o.Config.X509Path() == "" {
 		return "", nil
 	}
@@ -217,7 +221,7 @@ func (l *Layout) addX509(o LayoutOptions) (string, error) {
 	if !safePath.MatchString(own) {
 		return "", fmt.Errorf("the kernel loads a certificate from %q (IMA_X509_PATH), which is no path for a configuration file", own)
 	}
-	l.Files = append(l.Files, LayoutFile{
+	l.Files = append(l.Files, File{
 		Path: own[1:], Mode: 0o644, Content: o.Certs[0].Raw, key: o.Certs[0],
 		About: "the certificate that the kernel itself loads when it boots (IMA_LOAD_X509), from the initramfs where there is one",
 	})
@@ -226,7 +230,7 @@ func (l *Layout) addX509(o LayoutOptions) (string, error) {
 
 // checkCollisions refuses two certificates that would have one name, and so one key id.
 func (l *Layout) checkCollisions() error {
-	seen := map[string]LayoutFile{}
+	seen := map[string]File{}
 	unique := l.Files[:0]
 	for _, f := range l.Files {
 		other, twice := seen[f.Path]
@@ -234,7 +238,7 @@ func (l *Layout) checkCollisions() error {
 		case !twice:
 			unique = append(unique, f)
 		case bytes.Equal(f.Content, other.Content): // named twice
-		case f.key != nil && other.key != nil && Same(f.key.PublicKey, other.key.PublicKey):
+		case f.key != nil && other.key != nil && keys.Same(f.key.PublicKey, other.key.PublicKey):
 			return fmt.Errorf("two certificates of one key: name the one of %q that holds", f.key.Subject)
 		default:
 			return fmt.Errorf("%q and %q have the same key id: a kernel finds only one of them; make a new key", f.key.Subject, other.key.Subject)

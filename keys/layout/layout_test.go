@@ -1,4 +1,4 @@
-package keys
+package layout
 
 import (
 	"crypto/x509"
@@ -8,14 +8,19 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/imaseal/imaseal/keys"
 	"github.com/imaseal/imaseal/keys/kernel"
 )
 
 // madeKeys makes a CA with a signing key below dir.
 func madeKeys(t testing.TB, dir string) (ca, cert *x509.Certificate) {
 	t.Helper()
-	made := initKeys(t, InitOptions{Dir: dir, Type: "p256"})
-	return loadCertificate(t, made.CACert), made.Signing[0].Certificate
+	made := initKeys(t, keys.InitOptions{Dir: dir, Type: "p256"})
+	cas, err := keys.LoadCertificates(made.CACert)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cas[0], made.Signing[0].Certificate
 }
 
 func configOf(t testing.TB, text string) *kernel.Config {
@@ -29,11 +34,11 @@ func configOf(t testing.TB, text string) *kernel.Config {
 
 func TestLayouts(t *testing.T) {
 	ca, cert := madeKeys(t, t.TempDir())
-	id, _, err := KeyID(cert, cert.PublicKey)
+	id, _, err := keys.KeyID(cert, cert.PublicKey)
 	if err != nil {
 		t.Fatal(err)
 	}
-	caID, _, err := KeyID(ca, ca.PublicKey)
+	caID, _, err := keys.KeyID(ca, ca.PublicKey)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,13 +59,13 @@ func TestLayouts(t *testing.T) {
 		{"initramfs-tools", nil, nil, []string{"etc/keys/ima/" + der, "etc/initramfs-tools/hooks/imaseal-keys", "etc/initramfs-tools/scripts/init-bottom/imaseal-keys"}},
 		{"mok", []*x509.Certificate{ca}, nil, []string{"etc/keys/mok/" + caID.String() + ".der"}},
 	} {
-		layout, err := NewLayout(LayoutOptions{For: test.system, Certs: []*x509.Certificate{cert, cert}, CAs: test.cas, Config: test.config})
+		l, err := New(Options{For: test.system, Certs: []*x509.Certificate{cert, cert}, CAs: test.cas, Config: test.config})
 		if err != nil {
 			t.Errorf("%s: %v", test.system, err)
 			continue
 		}
 		var got []string
-		for _, f := range layout.Files {
+		for _, f := range l.Files {
 			got = append(got, f.Path)
 			if strings.Contains(string(f.Content), "@X509@") {
 				t.Errorf("%s: the placeholder is left in", f.Path)
@@ -73,22 +78,22 @@ func TestLayouts(t *testing.T) {
 		if !slices.Equal(got, test.want) {
 			t.Errorf("%s: %q, not %q", test.system, got, test.want)
 		}
-		if len(layout.Next) == 0 {
+		if len(l.Next) == 0 {
 			t.Errorf("%s: nothing is said of what comes next", test.system)
 		}
 	}
 
-	layout, err := NewLayout(LayoutOptions{For: "initramfs-tools", Certs: []*x509.Certificate{cert}, Config: loads})
+	l, err := New(Options{For: "initramfs-tools", Certs: []*x509.Certificate{cert}, Config: loads})
 	if err != nil {
 		t.Fatal(err)
 	}
-	hook := slices.IndexFunc(layout.Files, func(f LayoutFile) bool { return strings.HasSuffix(f.Path, "hooks/imaseal-keys") })
-	if text := string(layout.Files[hook].Content); !strings.Contains(text, "in /etc/keys/ima/*.der /etc/keys/own.der; do") {
+	hook := slices.IndexFunc(l.Files, func(f File) bool { return strings.HasSuffix(f.Path, "hooks/imaseal-keys") })
+	if text := string(l.Files[hook].Content); !strings.Contains(text, "in /etc/keys/ima/*.der /etc/keys/own.der; do") {
 		t.Errorf("the hook does not take the kernel's own certificate along:\n%s", text)
 	}
 }
 
-func TestLayoutRefuses(t *testing.T) {
+func TestNewRefuses(t *testing.T) {
 	ca, cert := madeKeys(t, t.TempDir())
 	twin := *cert // another key that claims the same identifier
 	_, other := madeKeys(t, t.TempDir())
@@ -98,19 +103,19 @@ func TestLayoutRefuses(t *testing.T) {
 	odd := configOf(t, "CONFIG_IMA_LOAD_X509=y\nCONFIG_IMA_X509_PATH=\"/etc/$(reboot)\"\n")
 	for _, test := range []struct {
 		name string
-		o    LayoutOptions
+		o    Options
 		want string
 	}{
-		{"no system", LayoutOptions{Certs: []*x509.Certificate{cert}}, "fedora"},
-		{"no certificate", LayoutOptions{For: "debian"}, "--cert"},
-		{"a CA that is to sign", LayoutOptions{For: "debian", Certs: []*x509.Certificate{ca}}, "--ca-cert"},
-		{"machine owner keys without a CA", LayoutOptions{For: "mok", Certs: []*x509.Certificate{cert}}, "--ca-cert"},
-		{"two keys with one key id", LayoutOptions{For: "debian", Certs: []*x509.Certificate{cert, &twin}}, "same key id"},
-		{"two certificates of one key", LayoutOptions{For: "debian", Certs: []*x509.Certificate{cert, &renewed}}, "one key"},
-		{"a path that a shell would run", LayoutOptions{For: "dracut", Certs: []*x509.Certificate{cert}, Config: odd}, "IMA_X509_PATH"},
+		{"no system", Options{Certs: []*x509.Certificate{cert}}, "fedora"},
+		{"no certificate", Options{For: "debian"}, "--cert"},
+		{"a CA that is to sign", Options{For: "debian", Certs: []*x509.Certificate{ca}}, "--ca-cert"},
+		{"machine owner keys without a CA", Options{For: "mok", Certs: []*x509.Certificate{cert}}, "--ca-cert"},
+		{"two keys with one key id", Options{For: "debian", Certs: []*x509.Certificate{cert, &twin}}, "same key id"},
+		{"two certificates of one key", Options{For: "debian", Certs: []*x509.Certificate{cert, &renewed}}, "one key"},
+		{"a path that a shell would run", Options{For: "dracut", Certs: []*x509.Certificate{cert}, Config: odd}, "IMA_X509_PATH"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			_, err := NewLayout(test.o)
+			_, err := New(test.o)
 			checkError(t, err, test.want)
 		})
 	}
@@ -119,16 +124,16 @@ func TestLayoutRefuses(t *testing.T) {
 // What dracut's ima-keys-load.sh does with each file in /etc/keys/ima.
 func TestLayoutIsImportedByEvmctl(t *testing.T) {
 	need(t, "evmctl", "keyctl")
-	rsa := initKeys(t, InitOptions{Dir: t.TempDir(), Type: "rsa2048"}).Signing[0].Certificate
-	layout, err := NewLayout(LayoutOptions{For: "dracut", Certs: []*x509.Certificate{rsa}})
+	rsa := initKeys(t, keys.InitOptions{Dir: t.TempDir(), Type: "rsa2048"}).Signing[0].Certificate
+	l, err := New(Options{For: "dracut", Certs: []*x509.Certificate{rsa}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	place(t, layout, dir, PlaceOptions{})
+	place(t, l, dir, PlaceOptions{})
 	script := `ring=$(keyctl newring _imaseal_test @s) && for key in "$1"/etc/keys/ima/*; do evmctl import "$key" "$ring" >/dev/null; done; cat /proc/keys`
 	out := run(t, "keyctl", "session", "-", "sh", "-c", script, "sh", dir)
-	id, _, err := KeyID(rsa, rsa.PublicKey)
+	id, _, err := keys.KeyID(rsa, rsa.PublicKey)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -149,27 +154,27 @@ func TestLayoutScriptsAreShell(t *testing.T) {
 	if !strings.Contains(dracutConf, ownFile) {
 		t.Error("the file for dracut does not say who made it")
 	}
-	run(t, "bash", "-c", "add_dracutmodules=; . layout/dracut.conf; [ \"$add_dracutmodules\" = ' integrity ' ]")
+	run(t, "bash", "-c", "add_dracutmodules=; . ./dracut.conf; [ \"$add_dracutmodules\" = ' integrity ' ]")
 }
 
 // place places a layout below dir.
-func place(t testing.TB, layout *Layout, dir string, o PlaceOptions) []string {
+func place(t testing.TB, l *Layout, dir string, o PlaceOptions) []string {
 	t.Helper()
-	actions, err := tryPlace(t, layout, dir, o)
+	actions, err := tryPlace(t, l, dir, o)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return actions
 }
 
-func tryPlace(t testing.TB, layout *Layout, dir string, o PlaceOptions) (actions []string, err error) {
+func tryPlace(t testing.TB, l *Layout, dir string, o PlaceOptions) (actions []string, err error) {
 	t.Helper()
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer root.Close()
-	placed, err := layout.Place(t.Context(), root, o)
+	placed, err := l.Place(t.Context(), root, o)
 	for _, f := range placed {
 		actions = append(actions, f.Action)
 	}

@@ -1,4 +1,4 @@
-package keys
+package layout
 
 import (
 	"context"
@@ -13,31 +13,32 @@ import (
 	"testing"
 	"time"
 
+	"github.com/imaseal/imaseal/keys"
 	"github.com/imaseal/imaseal/sign"
 )
 
 func dracutLayout(t testing.TB, certs ...*x509.Certificate) *Layout {
 	t.Helper()
-	layout, err := NewLayout(LayoutOptions{For: "dracut", Certs: certs})
+	l, err := New(Options{For: "dracut", Certs: certs})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return layout
+	return l
 }
 
 func TestPlace(t *testing.T) {
 	old := syscall.Umask(0o077)
 	defer syscall.Umask(old)
 	_, cert := madeKeys(t, t.TempDir())
-	layout := dracutLayout(t, cert)
+	l := dracutLayout(t, cert)
 	dir := t.TempDir()
-	if got := place(t, layout, dir, PlaceOptions{DryRun: true}); !slices.Equal(got, []string{Placed, Placed}) || len(tree(t, dir)) > 0 {
+	if got := place(t, l, dir, PlaceOptions{DryRun: true}); !slices.Equal(got, []string{Placed, Placed}) || len(tree(t, dir)) > 0 {
 		t.Errorf("a dry run does %q and leaves %q", got, tree(t, dir))
 	}
-	place(t, layout, dir, PlaceOptions{})
+	place(t, l, dir, PlaceOptions{})
 	want := map[string]string{
 		"etc/": "0755", "etc/keys/": "0755", "etc/keys/ima/": "0755", "etc/dracut.conf.d/": "0755",
-		"etc/dracut.conf.d/98-imaseal.conf": "0644 " + dracutConf, layout.Files[0].Path: "0644 " + string(cert.Raw),
+		"etc/dracut.conf.d/98-imaseal.conf": "0644 " + dracutConf, l.Files[0].Path: "0644 " + string(cert.Raw),
 	}
 	got := tree(t, dir)
 	if len(got) != len(want) {
@@ -48,14 +49,14 @@ func TestPlace(t *testing.T) {
 			t.Errorf("%s is %.60q, not %.60q", name, got[name], want[name])
 		}
 	}
-	before, err := os.Stat(filepath.Join(dir, layout.Files[0].Path))
+	before, err := os.Stat(filepath.Join(dir, l.Files[0].Path))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := place(t, layout, dir, PlaceOptions{}); !slices.Equal(got, []string{Unchanged, Unchanged}) {
+	if got := place(t, l, dir, PlaceOptions{}); !slices.Equal(got, []string{Unchanged, Unchanged}) {
 		t.Errorf("the second time it does %q", got)
 	}
-	if after, err := os.Stat(filepath.Join(dir, layout.Files[0].Path)); err != nil || !os.SameFile(before, after) {
+	if after, err := os.Stat(filepath.Join(dir, l.Files[0].Path)); err != nil || !os.SameFile(before, after) {
 		t.Error("the second time the file was written again")
 	}
 }
@@ -69,9 +70,9 @@ func TestPlaceGivesFilesToTheOwnerOfTheRoot(t *testing.T) {
 	if err := os.Chown(dir, 1234, 4321); err != nil {
 		t.Fatal(err)
 	}
-	layout := dracutLayout(t, cert)
-	place(t, layout, dir, PlaceOptions{})
-	for _, name := range []string{"etc", "etc/keys/ima", layout.Files[0].Path} {
+	l := dracutLayout(t, cert)
+	place(t, l, dir, PlaceOptions{})
+	for _, name := range []string{"etc", "etc/keys/ima", l.Files[0].Path} {
 		info, err := os.Stat(filepath.Join(dir, name))
 		if err != nil {
 			t.Fatal(err)
@@ -86,15 +87,15 @@ func TestPlaceOverOtherFiles(t *testing.T) {
 	keysDir := t.TempDir()
 	_, cert := madeKeys(t, keysDir)
 	_, stranger := madeKeys(t, t.TempDir())
-	layout := dracutLayout(t, cert)
-	certFile, conf := layout.Files[0].Path, layout.Files[1].Path
+	l := dracutLayout(t, cert)
+	certFile, conf := l.Files[0].Path, l.Files[1].Path
 	// Another certificate of the same key, as after a renewal.
-	ca, err := OpenCA(t.Context(), filepath.Join(keysDir, "ca.key"), filepath.Join(keysDir, "ca.crt"), OpenOptions{}, time.Now())
+	ca, err := keys.OpenCA(t.Context(), filepath.Join(keysDir, "ca.key"), filepath.Join(keysDir, "ca.crt"), keys.OpenOptions{}, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer ca.Close()
-	renewed, err := ca.Issue(t.Context(), IssueOptions{Request: &Request{PublicKey: cert.PublicKey}, Name: "renewed", Out: filepath.Join(t.TempDir(), "renewed")})
+	renewed, err := ca.Issue(t.Context(), keys.IssueOptions{Request: &keys.Request{PublicKey: cert.PublicKey}, Name: "renewed", Out: filepath.Join(t.TempDir(), "renewed")})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -121,7 +122,7 @@ func TestPlaceOverOtherFiles(t *testing.T) {
 					t.Fatal(err)
 				}
 				before := tree(t, dir)
-				got, err := tryPlace(t, layout, dir, o)
+				got, err := tryPlace(t, l, dir, o)
 				if want == "" {
 					checkError(t, err, full, "there already")
 					if len(tree(t, dir)) != len(before) || tree(t, dir)[test.path] != before[test.path] {
@@ -149,8 +150,8 @@ func TestPlaceOverOtherFiles(t *testing.T) {
 
 func TestPlaceStaysBelowTheRoot(t *testing.T) {
 	_, cert := madeKeys(t, t.TempDir())
-	layout := dracutLayout(t, cert)
-	certFile := layout.Files[0].Path
+	l := dracutLayout(t, cert)
+	certFile := l.Files[0].Path
 	for _, test := range []struct {
 		name       string
 		link, to   string
@@ -175,7 +176,7 @@ func TestPlaceStaysBelowTheRoot(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, o := range []PlaceOptions{{}, {Update: true, Force: true}} {
-				_, err = tryPlace(t, layout, dir, o)
+				_, err = tryPlace(t, l, dir, o)
 				if (err != nil) != (test.want != "") {
 					t.Errorf("%+v gives %v", o, err)
 				}
@@ -240,7 +241,7 @@ func TestPlaceInterrupted(t *testing.T) {
 	}
 }
 
-func TestUnplace(t *testing.T) {
+func TestRemove(t *testing.T) {
 	keysDir := t.TempDir()
 	_, cert := madeKeys(t, keysDir)
 	_, other := madeKeys(t, t.TempDir())
@@ -254,11 +255,11 @@ func TestUnplace(t *testing.T) {
 	}
 	dir := t.TempDir()
 	for _, system := range []string{"debian", "dracut"} {
-		layout, err := NewLayout(LayoutOptions{For: system, Certs: []*x509.Certificate{cert, other}})
+		l, err := New(Options{For: system, Certs: []*x509.Certificate{cert, other}})
 		if err != nil {
 			t.Fatal(err)
 		}
-		place(t, layout, dir, PlaceOptions{})
+		place(t, l, dir, PlaceOptions{})
 	}
 	for name, content := range map[string]string{"etc/imaseal/certs/by-hand.crt": string(pem), "etc/keys/own.der": string(cert.Raw), "etc/keys/else.der": string(cert.Raw)} {
 		writeFile(t, filepath.Join(dir, name), []byte(content))
@@ -272,13 +273,13 @@ func TestUnplace(t *testing.T) {
 	slices.Sort(want)
 	before := len(tree(t, dir))
 	own := []string{"etc/keys/own.der", "etc/keys/none.der"}
-	if got, err := Unplace(root, id, own, true); err != nil || !slices.Equal(slices.Sorted(slices.Values(got)), want) || len(tree(t, dir)) != before {
+	if got, err := Remove(root, id, own, true); err != nil || !slices.Equal(slices.Sorted(slices.Values(got)), want) || len(tree(t, dir)) != before {
 		t.Errorf("a dry run: %q, %v", got, err)
 	}
-	if got, err := Unplace(root, id, own, false); err != nil || !slices.Equal(slices.Sorted(slices.Values(got)), want) || len(tree(t, dir)) != before-len(want) {
+	if got, err := Remove(root, id, own, false); err != nil || !slices.Equal(slices.Sorted(slices.Values(got)), want) || len(tree(t, dir)) != before-len(want) {
 		t.Errorf("%q, %v", got, err)
 	}
-	if got, err := Unplace(root, id, own, false); err != nil || len(got) != 0 {
+	if got, err := Remove(root, id, own, false); err != nil || len(got) != 0 {
 		t.Errorf("the second time: %q, %v", got, err)
 	}
 
@@ -287,6 +288,6 @@ func TestUnplace(t *testing.T) {
 		t.Fatal(err)
 	}
 	writeFile(t, filepath.Join(dir, "etc/imaseal/certs/bundle.pem"), append(pem, several...))
-	_, err = Unplace(root, id, own, false)
+	_, err = Remove(root, id, own, false)
 	checkError(t, err, "bundle.pem", "by hand")
 }

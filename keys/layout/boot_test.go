@@ -1,4 +1,4 @@
-package keys
+package layout
 
 import (
 	"crypto/x509"
@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/imaseal/imaseal/keys"
 )
 
 // bootScene runs in a user namespace, whose keyrings are its own, and in a root of the
@@ -41,15 +43,15 @@ func TestLayoutForInitramfsToolsLoadsKeys(t *testing.T) {
 		t.Skipf("no user namespaces here: %s", out)
 	}
 	// RSA, which every kernel takes.
-	cert := initKeys(t, InitOptions{Dir: t.TempDir(), Type: "rsa2048"}).Signing[0].Certificate
-	other := initKeys(t, InitOptions{Dir: t.TempDir(), Type: "rsa2048"}).Signing[0].Certificate
-	layout, err := NewLayout(LayoutOptions{For: "initramfs-tools", Certs: []*x509.Certificate{cert, other},
+	cert := initKeys(t, keys.InitOptions{Dir: t.TempDir(), Type: "rsa2048"}).Signing[0].Certificate
+	other := initKeys(t, keys.InitOptions{Dir: t.TempDir(), Type: "rsa2048"}).Signing[0].Certificate
+	l, err := New(Options{For: "initramfs-tools", Certs: []*x509.Certificate{cert, other},
 		Config: configOf(t, "CONFIG_IMA_LOAD_X509=y\nCONFIG_IMA_X509_PATH=\"/etc/keys/own.der\"\n")})
 	if err != nil {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	place(t, layout, dir, PlaceOptions{})
+	place(t, l, dir, PlaceOptions{})
 	// The hook does not take scripts along: mkinitramfs does.
 	script, err := os.ReadFile(filepath.Join(dir, "etc/initramfs-tools/scripts/init-bottom/imaseal-keys"))
 	if err != nil {
@@ -68,7 +70,7 @@ func TestLayoutForInitramfsToolsLoadsKeys(t *testing.T) {
 		t.Skip("this kernel has a trusted keyring, which takes no certificate of ours")
 	}
 	for _, c := range []*x509.Certificate{cert, other} {
-		id, _, err := KeyID(c, c.PublicKey)
+		id, _, err := keys.KeyID(c, c.PublicKey)
 		if err != nil {
 			t.Fatal(err)
 		}
