@@ -30,6 +30,24 @@ var keyTypes = map[string]int{
 // hashNames are the transit engine's names of the hashes.
 var hashNames = map[crypto.Hash]string{crypto.SHA256: "sha2-256", crypto.SHA384: "sha2-384", crypto.SHA512: "sha2-512"}
 
+// A response is the body of an answer. A server, or what stands in its place, may repeat
+// the token that it was sent, which nobody must see.
+type response struct {
+	body  []byte
+	token string
+}
+
+// hidden stands where the token was.
+const hidden = "[token]"
+
+// show returns text, a part of the body, as it can be shown, up to limit bytes.
+func (r response) show(text string, limit int) string {
+	if r.token != "" { // before anything is cut off: half a token is too much, too
+		text = strings.ReplaceAll(text, r.token, hidden)
+	}
+	return remote.Printable(text, limit)
+}
+
 // A keyResponse is that of GET keys/NAME. The value for a version of a symmetric key
 // is no object, so it is looked into only where it is needed.
 type keyResponse struct {
@@ -45,22 +63,22 @@ type keyVersion struct {
 }
 
 // parseKey finds the public key of a version, of the latest if version is 0.
-func parseKey(body []byte, version int) (public crypto.PublicKey, actual int, err error) {
+func parseKey(answer response, version int) (public crypto.PublicKey, actual int, err error) {
 	var r keyResponse
-	if err := json.Unmarshal(body, &r); err != nil || r.Data == nil {
+	if err := json.Unmarshal(answer.body, &r); err != nil || r.Data == nil {
 		return nil, 0, errors.New("the answer is not one of a transit engine: is the address right?")
 	}
 	bits, ok := keyTypes[r.Data.Type]
 	if !ok {
 		return nil, 0, fmt.Errorf("the key is of type %s, whose signatures kernels do not verify: make one of type rsa-2048, rsa-3072, rsa-4096, ecdsa-p256 or ecdsa-p384",
-			remote.Printable(r.Data.Type, 40))
+			answer.show(r.Data.Type, 40))
 	}
 	if version == 0 {
 		version = r.Data.LatestVersion
 	}
 	raw, ok := r.Data.Keys[strconv.Itoa(version)]
 	if !ok {
-		return nil, 0, fmt.Errorf("the key has no version %d, but %s", version, remote.Printable(strings.Join(slices.Sorted(maps.Keys(r.Data.Keys)), ", "), 200))
+		return nil, 0, fmt.Errorf("the key has no version %d, but %s", version, answer.show(strings.Join(slices.Sorted(maps.Keys(r.Data.Keys)), ", "), 200))
 	}
 	var v keyVersion
 	if err := json.Unmarshal(raw, &v); err != nil {
@@ -132,9 +150,9 @@ type signResult struct {
 
 // parseSignatures reads the results of n digests, in their order, by a version of the
 // key.
-func parseSignatures(body []byte, n, version int) ([]remote.Result, error) {
+func parseSignatures(answer response, n, version int) ([]remote.Result, error) {
 	var r signResponse
-	if err := json.Unmarshal(body, &r); err != nil || r.Data == nil {
+	if err := json.Unmarshal(answer.body, &r); err != nil || r.Data == nil {
 		return nil, errors.New("the answer is not one of a transit engine")
 	}
 	if len(r.Data.BatchResults) != n {
@@ -146,10 +164,10 @@ func parseSignatures(body []byte, n, version int) ([]remote.Result, error) {
 			return nil, errors.New("the answer has the signatures in another order than was asked for")
 		}
 		if s.Error != "" {
-			results[i].Err = errors.New(remote.Printable(s.Error, maxMessage))
+			results[i].Err = errors.New(answer.show(s.Error, maxMessage))
 			continue
 		}
-		sig, err := parseSignature(s.Signature, version)
+		sig, err := parseSignature(answer, s.Signature, version)
 		if err != nil {
 			return nil, err
 		}
@@ -159,10 +177,10 @@ func parseSignatures(body []byte, n, version int) ([]remote.Result, error) {
 }
 
 // parseSignature reads vault:vVERSION:BASE64.
-func parseSignature(text string, version int) ([]byte, error) {
+func parseSignature(answer response, text string, version int) ([]byte, error) {
 	rest, ok := strings.CutPrefix(text, fmt.Sprintf("vault:v%d:", version))
 	if !ok {
-		return nil, fmt.Errorf("a signature begins with %q, not with vault:v%d: as one by version %d of the key does", remote.Printable(text, 12), version, version)
+		return nil, fmt.Errorf("a signature begins with %q, not with vault:v%d: as one by version %d of the key does", answer.show(text, 12), version, version)
 	}
 	sig, err := base64.StdEncoding.Strict().DecodeString(rest)
 	if err != nil || len(sig) == 0 {
@@ -177,10 +195,10 @@ type errorResponse struct {
 }
 
 // message returns what the body of an error says, "" for nothing.
-func message(body []byte) string {
+func message(answer response) string {
 	var r errorResponse
-	if err := json.Unmarshal(body, &r); err != nil {
+	if err := json.Unmarshal(answer.body, &r); err != nil {
 		return ""
 	}
-	return remote.Printable(strings.Join(r.Errors, "; "), maxMessage)
+	return answer.show(strings.Join(r.Errors, "; "), maxMessage)
 }

@@ -87,11 +87,11 @@ func Open(ctx context.Context, rest string, o Options) (*Signer, error) {
 		ro.Batch = min(maxBatch, o.Jobs/ro.InFlight)
 	}
 	err = remote.Retry(ctx, ro, func(ctx context.Context) error {
-		body, err := c.do(ctx, http.MethodGet, "keys/"+cfg.key, nil)
+		answer, err := c.do(ctx, http.MethodGet, "keys/"+cfg.key, nil)
 		if err != nil {
 			return err
 		}
-		c.public, c.version, err = parseKey(body, cfg.version)
+		c.public, c.version, err = parseKey(answer, cfg.version)
 		return err
 	})
 	if err != nil {
@@ -139,23 +139,23 @@ func checkRedirect(next *http.Request, before []*http.Request) error {
 	return nil
 }
 
-// do makes one request and returns the body of a good response.
-func (c *client) do(ctx context.Context, method, path string, body any) ([]byte, error) {
+// do makes one request and returns a good response.
+func (c *client) do(ctx context.Context, method, path string, body any) (response, error) {
 	token, err := c.token()
 	if err != nil {
-		return nil, err
+		return response{}, err
 	}
 	var content io.Reader
 	if body != nil {
 		text, err := json.Marshal(body)
 		if err != nil {
-			return nil, err
+			return response{}, err
 		}
 		content = bytes.NewReader(text)
 	}
 	r, err := http.NewRequestWithContext(ctx, method, c.address.JoinPath("v1", c.mount, path).String(), content)
 	if err != nil {
-		return nil, err
+		return response{}, err
 	}
 	r.Header.Set("X-Vault-Token", token)
 	r.Header.Set("X-Vault-Request", "true") // an agent in between wants it
@@ -168,27 +168,22 @@ func (c *client) do(ctx context.Context, method, path string, body any) ([]byte,
 	}
 	answer, err := c.http.Do(r)
 	if err != nil {
-		return nil, hide(remote.TransportError(err), token)
+		return response{}, hide(remote.TransportError(err), token)
 	}
 	defer answer.Body.Close()
 	text, err := io.ReadAll(io.LimitReader(answer.Body, maxBody+1))
 	if err != nil {
-		return nil, hide(remote.TransportError(err), token)
+		return response{}, hide(remote.TransportError(err), token)
 	}
 	if len(text) > maxBody {
-		return nil, fmt.Errorf("its answer has more than %d bytes", maxBody)
+		return response{}, fmt.Errorf("its answer has more than %d bytes", maxBody)
 	}
-	// A server, or what stands in its place, may repeat what it was sent. The token goes
-	// before anything is cut off, so that no half of it is left.
-	text = bytes.ReplaceAll(text, []byte(token), []byte(hidden))
+	got := response{text, token}
 	if answer.StatusCode != http.StatusOK {
-		return nil, c.statusError(answer, text)
+		return response{}, c.statusError(answer, got)
 	}
-	return text, nil
+	return got, nil
 }
-
-// hidden stands where the token was.
-const hidden = "[token]"
 
 // hide returns err without the token, which a header of the answer may have repeated.
 func hide(err error, token string) error {
@@ -203,12 +198,12 @@ func hide(err error, token string) error {
 }
 
 // statusError says what a status means, and what to do.
-func (c *client) statusError(answer *http.Response, body []byte) error {
+func (c *client) statusError(answer *http.Response, got response) error {
 	text := strconv.Itoa(answer.StatusCode)
 	if name := http.StatusText(answer.StatusCode); name != "" {
 		text += " " + name
 	}
-	if m := message(body); m != "" {
+	if m := message(got); m != "" {
 		text += ": " + m
 	}
 	switch answer.StatusCode {
@@ -230,9 +225,9 @@ func (c *client) statusError(answer *http.Response, body []byte) error {
 // sign is a [remote.SignFunc].
 func (c *client) sign(ctx context.Context, batch []remote.Digest) ([]remote.Result, error) {
 	path := "sign/" + c.key + "/" + hashNames[batch[0].Hash]
-	body, err := c.do(ctx, http.MethodPost, path, newSignRequest(c.public, c.version, batch))
+	answer, err := c.do(ctx, http.MethodPost, path, newSignRequest(c.public, c.version, batch))
 	if err != nil {
 		return nil, err
 	}
-	return parseSignatures(body, len(batch), c.version)
+	return parseSignatures(answer, len(batch), c.version)
 }

@@ -235,6 +235,29 @@ func TestLastingTrouble(t *testing.T) {
 	}
 }
 
+// TestTokenAsAType has no half of the token left where the type of a key is cut off.
+func TestTokenAsAType(t *testing.T) {
+	server := vaulttest.New(t, newECDSA(t, elliptic.P256()))
+	server.Type = strings.Repeat("x", 25) + vaulttest.Token
+	if _, err := Open(t.Context(), ref, Options{}); err == nil || !strings.Contains(err.Error(), "xxx[token], whose") {
+		t.Error(err)
+	}
+}
+
+// TestShortToken has a token, as servers for trying things out have it, that stands in
+// signatures by chance.
+func TestShortToken(t *testing.T) {
+	server := vaulttest.New(t, newRSA(t, 2048))
+	t.Setenv("VAULT_TOKEN", "A")
+	server.Disturb = func(_ int, _ http.ResponseWriter, r *http.Request) bool {
+		r.Header.Set("X-Vault-Token", vaulttest.Token)
+		return false
+	}
+	if err := firstError(signAll(mustOpen(t, ref, Options{}), 20)); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestOneOfABatchIsRefused has the others signed all the same.
 func TestOneOfABatchIsRefused(t *testing.T) {
 	server := vaulttest.New(t, newECDSA(t, elliptic.P256()))

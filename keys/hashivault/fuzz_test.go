@@ -11,7 +11,7 @@ func FuzzKey(f *testing.F) {
 	f.Add([]byte(`{"data":{"type":"rsa-2048","latest_version":1,"keys":{"1":{"public_key":"-----BEGIN PUBLIC KEY-----\n-----END PUBLIC KEY-----"}}}}`), 0)
 	f.Add([]byte(`{"data":{"type":"aes","keys":{"1":1700000000}}}`), 1)
 	f.Fuzz(func(t *testing.T, body []byte, version int) {
-		public, actual, err := parseKey(body, version)
+		public, actual, err := parseKey(response{body: body}, version)
 		if err == nil && (public == nil || version != 0 && actual != version) {
 			t.Errorf("version %d, not %d", actual, version)
 		}
@@ -21,7 +21,7 @@ func FuzzKey(f *testing.F) {
 func FuzzSignatures(f *testing.F) {
 	f.Add([]byte(`{"data":{"batch_results":[{"signature":"vault:v1:AAAA","reference":"0"},{"error":"x"}]}}`), 2)
 	f.Fuzz(func(t *testing.T, body []byte, n int) {
-		results, err := parseSignatures(body, n, 1)
+		results, err := parseSignatures(response{body: body}, n, 1)
 		if err != nil {
 			return
 		}
