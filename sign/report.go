@@ -62,6 +62,14 @@ func (r *Report) OK() bool { return !slices.ContainsFunc(r.Findings, Finding.Bad
 // records, otherwise everything. An error means that the package could not be
 // read; what is wrong with signatures is in the report.
 func Verify(ctx context.Context, p Package, keys *TrustedKeys, o Options) (*Report, error) {
+	v, err := verifyAll(ctx, p, keys, o)
+	if err != nil {
+		return nil, err
+	}
+	return v.report, nil
+}
+
+func verifyAll(ctx context.Context, p Package, keys *TrustedKeys, o Options) (*verification, error) {
 	v := &verification{keys: keys, report: new(Report), ids: map[KeyID]bool{}}
 	m, err := p.Manifest()
 	if err != nil {
@@ -80,13 +88,14 @@ func Verify(ctx context.Context, p Package, keys *TrustedKeys, o Options) (*Repo
 		return nil, err
 	}
 	v.report.KeyIDs = slices.Sorted(maps.Keys(v.ids))
-	return v.report, nil
+	return v, nil
 }
 
 type verification struct {
 	keys   *TrustedKeys
 	report *Report
 	ids    map[KeyID]bool
+	judged []*judged // in the order of the payload
 }
 
 func (v *verification) find(path string, r Reason, detail string) {
@@ -166,6 +175,7 @@ func (v *verification) files(ctx context.Context, p Package, m *Manifest, o Opti
 	if err != nil {
 		return err
 	}
+	v.judged = all
 	for _, j := range all {
 		if j.reason != ReasonOK {
 			v.find(displayPath(j.file.path, j.file.control), j.reason, j.detail)

@@ -1,6 +1,9 @@
 package sign
 
 import (
+	"context"
+	"errors"
+	"fmt"
 	"maps"
 	"slices"
 )
@@ -43,4 +46,72 @@ func (m *Manifest) Again() Options {
 		paths[e.Path] = true
 	}
 	return Options{Paths: paths}
+}
+
+// Resign verifies what p carries, as [Verify] does, and where nothing is bad signs the
+// very same files by key. The payload is read once. The manifest is nil where something
+// is bad, which the report tells; findings that accept takes do not count. accept may be
+// nil.
+//
+// o.Jobs and o.Progress count; the selection and the hash are those of p.
+func Resign(ctx context.Context, p Package, key *Signer, trusted *TrustedKeys, o Options, accept func(Finding) bool) (*Manifest, *Report, error) {
+	carried, err := p.Manifest()
+	if err != nil {
+		return nil, nil, err
+	}
+	if carried == nil {
+		return nil, nil, errors.New("it carries no file signatures")
+	}
+	again := carried.Again()
+	again.Jobs, again.Progress = o.Jobs, o.Progress
+	v, err := verifyAll(ctx, p, trusted, again)
+	if err != nil {
+		return nil, nil, err
+	}
+	if v.report.Extra > 0 {
+		v.find("package", ReasonStray, fmt.Sprintf("it carries signatures of %d files that its selection does not ask for", v.report.Extra))
+	}
+	if slices.ContainsFunc(v.report.Findings, func(f Finding) bool { return f.Bad() && (accept == nil || !accept(f)) }) {
+		return nil, v.report, nil
+	}
+	if again, err = again.settled(p); err != nil {
+		return nil, v.report, err
+	}
+	m, err := v.sign(ctx, p, key, again)
+	return m, v.report, err
+}
+
+// sign signs the files that were verified.
+func (v *verification) sign(ctx context.Context, p Package, key *Signer, o Options) (*Manifest, error) {
+	var files []*digested
+	b := newBatch(ctx, max(o.Jobs, key.Jobs))
+	var err error
+	for _, j := range v.judged {
+		d := j.file
+		if !d.selected {
+			continue
+		}
+		if d.hash != o.Hash {
+			err = fmt.Errorf("%q is signed over %s, and the package over %s", d.path, d.hash, o.Hash)
+			break
+		}
+		files = append(files, d)
+		if i := d.inode; !i.queued {
+			i.queued = true
+			err = b.add(func() (err error) {
+				i.value, err = key.SignDigest(o.Hash, i.digest)
+				return err
+			})
+			if err != nil {
+				break
+			}
+		}
+	}
+	if failed := b.wait(); failed != nil {
+		err = failed
+	}
+	if err != nil {
+		return nil, err
+	}
+	return seal(ctx, p, key, o, files)
 }

@@ -59,6 +59,12 @@ func Sign(ctx context.Context, p Package, key *Signer, o Options) (*Manifest, er
 	if err != nil {
 		return nil, err
 	}
+	return seal(ctx, p, key, o, files)
+}
+
+// seal returns the manifest of the files, whose values are made, with a statement by key.
+// o is settled.
+func seal(ctx context.Context, p Package, key *Signer, o Options, files []*digested) (*Manifest, error) {
 	m := new(Manifest)
 	for _, d := range files {
 		e := Entry{Path: d.path, Value: d.inode.value}
@@ -69,6 +75,7 @@ func Sign(ctx context.Context, p Package, key *Signer, o Options) (*Manifest, er
 		}
 	}
 	m.Sort()
+	var err error
 	if m.Statement, err = state(ctx, p, o); err != nil || m.Statement == nil {
 		return m, err
 	}

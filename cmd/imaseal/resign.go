@@ -235,25 +235,24 @@ func (s *resigning) one(ctx context.Context, t *target, jobs int, p *packageProg
 		return r.refuse(sign.Finding{Path: "package", Reason: reasonMixed, Detail: mixture(count)})
 	}
 	p.expect(pkg.Info().InstalledSize)
-	if bad, err := s.verify(ctx, pkg, m, jobs, p.add); err != nil || len(bad) > 0 {
-		if err != nil {
-			return r.fail(err)
-		}
-		return r.refuse(bad...)
-	}
-	r.Files = int(p.files.Load())
+	var bad []sign.Finding
 	if !old && s.hasOpenPGP(pkg) {
 		r.Action = actionAlreadySigned
-		err = s.leave(ctx, t, f)
+		if bad, err = s.verify(ctx, pkg, m, jobs, p.add); err == nil && len(bad) == 0 {
+			err = s.leave(ctx, t, f)
+		}
 	} else {
-		p.again()
-		m, err = s.resign(ctx, t, f, pkg, m, jobs, p)
 		if r.Action = actionResigned; s.dryRun {
 			r.Action = actionWouldResign
 		}
+		m, bad, err = s.resign(ctx, t, f, pkg, m, jobs, p)
 	}
-	if err != nil {
+	r.Files = int(p.files.Load())
+	switch {
+	case err != nil:
 		return r.fail(err)
+	case len(bad) > 0:
+		return r.refuse(bad...)
 	}
 	r.KeyIDs = nil
 	r.finished(t, m, s.signer.KeyID())
@@ -287,28 +286,38 @@ func (s *resigning) verify(ctx context.Context, pkg sign.Package, m *sign.Manife
 	if err != nil {
 		return nil, err
 	}
-	return slices.DeleteFunc(report.Findings, func(f sign.Finding) bool {
-		return !f.Bad() || s.unverified && f.Reason == sign.ReasonUnknownKey
-	}), nil
+	return s.bad(report), nil
 }
 
-// resign signs what m signs and writes the package.
-func (s *resigning) resign(ctx context.Context, t *target, f *os.File, pkg sign.Package, m *sign.Manifest, jobs int, p *packageProgress) (*sign.Manifest, error) {
+// accepts reports whether a finding does not count.
+func (s *resigning) accepts(f sign.Finding) bool {
+	return s.unverified && f.Reason == sign.ReasonUnknownKey
+}
+
+// bad returns the findings that count.
+func (s *resigning) bad(report *sign.Report) []sign.Finding {
+	return slices.DeleteFunc(report.Findings, func(f sign.Finding) bool { return !f.Bad() || s.accepts(f) })
+}
+
+// resign verifies what m signs, signs it and writes the package; where something is bad
+// it does neither.
+func (s *resigning) resign(ctx context.Context, t *target, f *os.File, pkg sign.Package, m *sign.Manifest, jobs int, p *packageProgress) (*sign.Manifest, []sign.Finding, error) {
 	write := s.writeOptions(t)
 	write.Replace = true
 	if write.OpenPGP != nil && s.hasOpenPGP(pkg) && pkg.CanWrite(m, sign.WriteOptions{Replace: true}) == nil {
 		write.OpenPGP = nil // the signature that it has goes on holding
 	}
 	if err := pkg.CanWrite(m, write); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	o := m.Again()
-	o.Jobs, o.Progress = jobs, p.add
-	m, err := sign.Sign(ctx, pkg, s.signer.Signer, o)
+	m, report, err := sign.Resign(ctx, pkg, s.signer.Signer, s.trusted, sign.Options{Jobs: jobs, Progress: p.add}, s.accepts)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return m, s.write(ctx, t, f, pkg, m, write)
+	if m == nil {
+		return nil, s.bad(report), nil
+	}
+	return m, nil, s.write(ctx, t, f, pkg, m, write)
 }
 
 // hasOpenPGP reports whether the package has the OpenPGP signature that is asked for,
