@@ -17,6 +17,10 @@ import (
 	"github.com/imaseal/imaseal/sign/installed"
 )
 
+// mostFiles bounds how many files are open at once because a token or a service signs
+// many at once.
+const mostFiles = 64
+
 type signFileOptions struct {
 	key       signingKeyFlags
 	out       outputFlags
@@ -111,7 +115,7 @@ func runSignFile(ctx context.Context, out *output, o *signFileOptions, args []st
 	s.Key = key.Signer
 	files := findFiles(ctx, args, o.recursive)
 	defer files.close()
-	results := signEach(ctx, out, s, files.list, o.jobs)
+	results := signEach(ctx, out, s, files.list, max(o.jobs, min(key.Jobs, mostFiles)))
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}

@@ -1,0 +1,40 @@
+package main
+
+import (
+	"fmt"
+	"net/http"
+	"os/exec"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// TestVaultSignsFilesAtOnce has sign-file ask for more signatures at once than there are
+// jobs for reading.
+func TestVaultSignsFilesAtOnce(t *testing.T) {
+	s := newService(t, p256Key(t), "deb", readShared(t, helloDeb))
+	for i := range 20 {
+		s.write(s.path(fmt.Sprintf("files/%d", i)), []byte(fmt.Sprint(i)))
+	}
+	var waiting, signed atomic.Int64
+	many := make(chan struct{})
+	s.vault.Disturb = func(_ int, _ http.ResponseWriter, r *http.Request) bool {
+		if r.Method != http.MethodPost || signed.Add(1) == 1 { // the first one goes alone
+			return false
+		}
+		if waiting.Add(1) == 3 {
+			close(many)
+		}
+		select {
+		case <-many:
+		case <-time.After(10 * time.Second):
+		}
+		return false
+	}
+	s.must(exec.Command(s.command, "sign-file", "--dry-run", "--jobs", "1", "--recursive", "--key", vaultKey, "--cert", s.cert, s.path("files")))
+	select {
+	case <-many:
+	default:
+		t.Error("there were never three requests at once")
+	}
+}
