@@ -172,27 +172,23 @@ func (h *hosting) run(ctx context.Context, rules *split.Rules, stdin io.Reader, 
 	}
 	id := key.KeyID().String()
 	h.result.KeyID = id
-	produce := func(w io.Writer) error {
-		if _, err := request.Seek(0, io.SeekStart); err != nil {
-			return err
-		}
-		count, stop := h.progress(s.Digests)
-		defer stop()
-		if err := split.Sign(ctx, request, w, key.Signer, s, split.SignOptions{Jobs: h.jobs, Progress: count}); err != nil {
-			return h.fail(s, id, identity, err)
-		}
-		if err := h.keepRequest(ctx, request); err != nil {
-			return h.fail(s, id, identity, err)
-		}
-		// Whoever has the response can find it in the log, whatever happens from here on.
-		return h.record(s, id, identity, auditlog.Signed, "")
-	}
-	if h.output == "" {
-		err = h.release(produce, stdout)
-	} else {
-		err = writeOut(ctx, stdout, h.output, produce)
-	}
+	response, err := newSpool()
 	if err != nil {
+		return h.fail(s, id, identity, err)
+	}
+	defer response.Close()
+	if err := h.sign(ctx, key, s, request, response); err != nil {
+		return h.fail(s, id, identity, err)
+	}
+	if err := h.keepRequest(ctx, request); err != nil {
+		return h.fail(s, id, identity, err)
+	}
+	// Until here the signatures are in a file without a name only. Whoever gets them can
+	// find them in the log, wherever this process is killed.
+	if err := h.record(s, id, identity, auditlog.Signed, ""); err != nil {
+		return err
+	}
+	if err := h.release(ctx, response, stdout); err != nil {
 		return err
 	}
 	h.result.Action, h.result.Output = "signed", h.output
@@ -230,22 +226,26 @@ func (h *hosting) progress(all int) (count func(int), stop func()) {
 
 // check reads the request into spool.
 func (h *hosting) check(ctx context.Context, rules *split.Rules, stdin io.Reader, spool io.Writer) (*split.Summary, error) {
-	in := stdin
-	if h.result.Request != "-" {
-		f, err := os.Open(h.result.Request)
-		if err != nil {
-			return nil, err
-		}
-		defer f.Close()
-		in = f
-	}
 	var s *split.Summary
-	err := interruptible(ctx, func() (err error) {
+	err := interruptible(ctx, func() error {
+		in := stdin
+		if h.result.Request != "-" {
+			f, err := os.Open(h.result.Request) // which waits for who writes to a named pipe
+			if err != nil {
+				return err
+			}
+			defer f.Close()
+			in = f
+		}
+		var err error
 		s, err = split.Check(in, spool, rules)
 		return err
 	})
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
+	}
+	if s == nil { // it could not be opened
+		return nil, err
 	}
 	h.result.Packages, h.result.Digests = s.Packages, s.Digests
 	if s.SHA256 != [sha256.Size]byte{} {
@@ -262,24 +262,27 @@ func (h *hosting) check(ctx context.Context, rules *split.Rules, stdin io.Reader
 	return nil, err
 }
 
-// release has the response made in a file without a name, and then copies it to
-// stdout: nobody gets a part of one, or one that is not in the log.
-func (h *hosting) release(produce func(io.Writer) error, stdout io.Writer) error {
-	response, err := newSpool()
-	if err != nil {
+// sign signs the request, and writes the response.
+func (h *hosting) sign(ctx context.Context, key *signingKey, s *split.Summary, request, response *os.File) error {
+	if _, err := request.Seek(0, io.SeekStart); err != nil {
 		return err
 	}
-	defer response.Close()
-	if err := produce(response); err != nil {
-		return err
-	}
+	count, stop := h.progress(s.Digests)
+	defer stop()
+	return split.Sign(ctx, request, response, key.Signer, s, split.SignOptions{Jobs: h.jobs, Progress: count})
+}
+
+// release copies the response to --output or to stdout.
+func (h *hosting) release(ctx context.Context, response *os.File, stdout io.Writer) error {
 	if _, err := response.Seek(0, io.SeekStart); err != nil {
 		return err
 	}
-	if _, err := io.Copy(stdout, response); err != nil {
-		return fmt.Errorf("the response was not written to its end: %w", err)
-	}
-	return nil
+	return writeOut(ctx, stdout, h.output, func(w io.Writer) error {
+		if _, err := io.Copy(w, response); err != nil {
+			return fmt.Errorf("the response was not written to its end: %w", err)
+		}
+		return nil
+	})
 }
 
 // keepRequest puts the request into the folder of --keep. One that is there already, by

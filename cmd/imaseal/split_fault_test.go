@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 )
@@ -119,6 +121,32 @@ func TestResponseThatCannotBeWritten(t *testing.T) {
 	}
 	if cmd.ProcessState.ExitCode() != exitError {
 		t.Errorf("exit code %d", cmd.ProcessState.ExitCode())
+	}
+}
+
+// TestSignaturesHaveNoNameBeforeTheLog looks beside the response while the key signs:
+// what a killed process leaves there nobody has written down.
+func TestSignaturesHaveNoNameBeforeTheLog(t *testing.T) {
+	s := newService(t, p256Key(t), "deb", readShared(t, helloDeb))
+	request := s.splitFiles()
+	out := s.path("out")
+	if err := os.Mkdir(out, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	var asked atomic.Int32
+	s.vault.SetDisturb(func(_ int, _ http.ResponseWriter, r *http.Request) bool {
+		if r.Method != http.MethodPost {
+			return false
+		}
+		asked.Add(1)
+		if names, err := os.ReadDir(out); err != nil || len(names) > 0 {
+			t.Errorf("%v, %v", names, err)
+		}
+		return false
+	})
+	s.must(exec.Command(s.command, "sign-digests", "--key", vaultKey, "--cert", s.cert, "--log", s.path("audit.log"), "--output", filepath.Join(out, "response"), request))
+	if _, err := os.Stat(filepath.Join(out, "response")); err != nil || asked.Load() == 0 {
+		t.Errorf("%v, asked %d times", err, asked.Load())
 	}
 }
 
