@@ -93,40 +93,40 @@ func TestInitRefusesACAThatKernelsWouldNotTake(t *testing.T) {
 		{name: "no identifier", extensions: "basicConstraints=CA:TRUE\nkeyUsage=keyCertSign\nsubjectKeyIdentifier=none\n", want: "no certificate of a CA"},
 		{name: "expired", extensions: caExtensions, now: time.Now().AddDate(11, 0, 0), want: "expired on"},
 		{name: "of another key", extensions: caExtensions, want: "not for this key", edit: func(t *testing.T, p pki) {
-			writeFile(t, p.path("ca.key"), readTestdata(t, "private/p256-pkcs8.pem"))
+			writeFile(t, p.Path("ca.key"), readTestdata(t, "private/p256-pkcs8.pem"))
 		}},
 		{name: "no certificate at all", extensions: caExtensions, want: "ca.crt", edit: func(t *testing.T, p pki) {
-			writeFile(t, p.path("ca.crt"), readTestdata(t, "private/p256-pkcs8.pem"))
+			writeFile(t, p.Path("ca.crt"), readTestdata(t, "private/p256-pkcs8.pem"))
 		}},
 		{name: "a key that cannot be read", extensions: caExtensions, want: "ca.key", edit: func(t *testing.T, p pki) {
-			writeFile(t, p.path("ca.key"), readTestdata(t, "private/ed25519.pem"))
+			writeFile(t, p.Path("ca.key"), readTestdata(t, "private/ed25519.pem"))
 		}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			p := pki{t.TempDir()}
-			p.issue(t, "ca", "/CN=CA", "ca", tt.extensions)
+			p := pki{Dir: t.TempDir()}
+			p.Issue(t, "ca", "/CN=CA", "ca", tt.extensions)
 			if tt.edit != nil {
 				tt.edit(t, p)
 			}
-			before := tree(t, p.dir)
-			_, err := Init(t.Context(), InitOptions{Dir: p.path("new"), CADir: p.dir, Now: tt.now})
+			before := tree(t, p.Dir)
+			_, err := Init(t.Context(), InitOptions{Dir: p.Path("new"), CADir: p.Dir, Now: tt.now})
 			checkError(t, err, tt.want)
-			if after := tree(t, p.dir); !maps.Equal(before, after) {
+			if after := tree(t, p.Dir); !maps.Equal(before, after) {
 				t.Errorf("%q became %q", before, after)
 			}
 		})
 	}
 	// Kernels take one without a key usage when it is built in.
-	p := pki{t.TempDir()}
-	p.issue(t, "ca", "/CN=CA", "ca", "basicConstraints=CA:TRUE\nsubjectKeyIdentifier=hash\n")
-	if r := initKeys(t, InitOptions{Dir: p.path("new"), CADir: p.dir}); !strings.Contains(r.Note, "no key usage") {
+	p := pki{Dir: t.TempDir()}
+	p.Issue(t, "ca", "/CN=CA", "ca", "basicConstraints=CA:TRUE\nsubjectKeyIdentifier=hash\n")
+	if r := initKeys(t, InitOptions{Dir: p.Path("new"), CADir: p.Dir}); !strings.Contains(r.Note, "no key usage") {
 		t.Errorf("the note is %q", r.Note)
 	}
 	// One that openssl made well is taken.
-	p = pki{t.TempDir()}
-	p.issue(t, "ca", "/CN=CA/O=Some Project", "ca", caExtensions)
-	r := initKeys(t, InitOptions{Dir: p.path("new"), CADir: p.dir})
+	p = pki{Dir: t.TempDir()}
+	p.Issue(t, "ca", "/CN=CA/O=Some Project", "ca", caExtensions)
+	r := initKeys(t, InitOptions{Dir: p.Path("new"), CADir: p.Dir})
 	if r.Note != "" {
 		t.Errorf("the note is %q", r.Note)
 	}

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"maps"
 	"os"
@@ -24,39 +23,6 @@ func initKeys(t testing.TB, o InitOptions) *InitResult {
 		t.Fatal(err)
 	}
 	return r
-}
-
-// tree returns the files below dir, path to mode and content; folders end in "/".
-func tree(t testing.TB, dir string) map[string]string {
-	t.Helper()
-	files := map[string]string{}
-	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || path == dir {
-			return err
-		}
-		info, err := d.Info()
-		if err != nil {
-			return err
-		}
-		name := strings.TrimPrefix(path, dir+"/")
-		switch {
-		case d.IsDir():
-			files[name+"/"] = fmt.Sprintf("%04o", info.Mode().Perm())
-		case d.Type().IsRegular():
-			content, err := os.ReadFile(path)
-			if err != nil {
-				return err
-			}
-			files[name] = fmt.Sprintf("%04o %s", info.Mode().Perm(), content)
-		default:
-			files[name] = info.Mode().String()
-		}
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return files
 }
 
 var extensionsOf = regexp.MustCompile(`(?s)\n +X509v3 extensions:\n(.*)\n +Signature Algorithm`)

@@ -8,13 +8,10 @@ import (
 	"crypto/x509/pkix"
 	"math/big"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/imaseal/imaseal/sign"
 )
 
 func TestLoadCertificates(t *testing.T) {
@@ -127,58 +124,24 @@ func TestCheckValidity(t *testing.T) {
 	}
 }
 
-// A pki is a folder in which openssl issues certificates.
-type pki struct{ dir string }
-
-func (p pki) path(name string) string { return filepath.Join(p.dir, name) }
-
-func (p pki) key(t testing.TB, name string) {
-	t.Helper()
-	if _, err := os.Stat(p.path(name + ".key")); err != nil {
-		runOpenSSL(t, "genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", p.path(name+".key"))
-	}
-}
-
-// issue has openssl make a certificate for a key of that name, with extensions as
-// its configuration files have them, by issuer: itself if that is the same name.
-func (p pki) issue(t testing.TB, name, subject, issuer string, extensions string, more ...string) *x509.Certificate {
-	t.Helper()
-	p.key(t, name)
-	ext := writeFile(t, p.path(name+".ext"), []byte(extensions))
-	args := []string{"x509", "-req", "-in", p.path(name + ".csr"), "-extfile", ext, "-days", "3650", "-out", p.path(name + ".crt")}
-	if name == issuer {
-		args = append(args, "-signkey", p.path(name+".key"))
-	} else {
-		args = append(args, "-CA", p.path(issuer+".crt"), "-CAkey", p.path(issuer+".key"), "-CAcreateserial")
-	}
-	runOpenSSL(t, "req", "-new", "-key", p.path(name+".key"), "-subj", subject, "-out", p.path(name+".csr"))
-	runOpenSSL(t, append(args, more...)...)
-	return loadCertificate(t, p.path(name+".crt"))
-}
-
-const (
-	caExtensions   = "basicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign\nsubjectKeyIdentifier=hash\n"
-	leafExtensions = "keyUsage=critical,digitalSignature\nsubjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid\n"
-)
-
 func TestChainsToIsTheKernelsRule(t *testing.T) {
 	t.Parallel()
 	need(t, "openssl")
-	p := pki{t.TempDir()}
-	ca := p.issue(t, "ca", "/CN=CA", "ca", caExtensions)
-	p.issue(t, "other-ca", "/CN=Other CA", "other-ca", caExtensions)
-	p.issue(t, "impostor", "/CN=CA", "impostor", caExtensions)
-	p.issue(t, "no-skid", "/CN=CA without", "no-skid", "basicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign\nsubjectKeyIdentifier=none\n")
-	p.issue(t, "no-ca", "/CN=No CA", "no-ca", "keyUsage=critical,keyCertSign\nsubjectKeyIdentifier=hash\n")
-	p.issue(t, "ca-false", "/CN=False CA", "ca-false", "basicConstraints=critical,CA:FALSE\nkeyUsage=critical,keyCertSign\nsubjectKeyIdentifier=hash\n")
-	p.issue(t, "ca-signs-data", "/CN=Data CA", "ca-signs-data", "basicConstraints=critical,CA:TRUE\nkeyUsage=critical,digitalSignature\nsubjectKeyIdentifier=hash\n")
-	p.issue(t, "ca-any-usage", "/CN=CA of any usage", "ca-any-usage", "basicConstraints=CA:TRUE\nsubjectKeyIdentifier=hash\n")
-	p.issue(t, "middle", "/CN=Middle", "ca", caExtensions+"authorityKeyIdentifier=keyid\n")
+	p := pki{Dir: t.TempDir()}
+	ca := p.Issue(t, "ca", "/CN=CA", "ca", caExtensions)
+	p.Issue(t, "other-ca", "/CN=Other CA", "other-ca", caExtensions)
+	p.Issue(t, "impostor", "/CN=CA", "impostor", caExtensions)
+	p.Issue(t, "no-skid", "/CN=CA without", "no-skid", "basicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign\nsubjectKeyIdentifier=none\n")
+	p.Issue(t, "no-ca", "/CN=No CA", "no-ca", "keyUsage=critical,keyCertSign\nsubjectKeyIdentifier=hash\n")
+	p.Issue(t, "ca-false", "/CN=False CA", "ca-false", "basicConstraints=critical,CA:FALSE\nkeyUsage=critical,keyCertSign\nsubjectKeyIdentifier=hash\n")
+	p.Issue(t, "ca-signs-data", "/CN=Data CA", "ca-signs-data", "basicConstraints=critical,CA:TRUE\nkeyUsage=critical,digitalSignature\nsubjectKeyIdentifier=hash\n")
+	p.Issue(t, "ca-any-usage", "/CN=CA of any usage", "ca-any-usage", "basicConstraints=CA:TRUE\nsubjectKeyIdentifier=hash\n")
+	p.Issue(t, "middle", "/CN=Middle", "ca", caExtensions+"authorityKeyIdentifier=keyid\n")
 	// The same CA with another serial number, as a renewal makes it.
-	if err := os.Link(p.path("ca.key"), p.path("renewed.key")); err != nil {
+	if err := os.Link(p.Path("ca.key"), p.Path("renewed.key")); err != nil {
 		t.Fatal(err)
 	}
-	p.issue(t, "renewed", "/CN=CA", "renewed", caExtensions)
+	p.Issue(t, "renewed", "/CN=CA", "renewed", caExtensions)
 
 	tests := []struct {
 		name       string
@@ -218,19 +181,19 @@ func TestChainsToIsTheKernelsRule(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			cert := p.issue(t, "leaf", "/CN=leaf", tt.issuer, tt.extensions, tt.more...)
+			cert := p.Issue(t, "leaf", "/CN=leaf", tt.issuer, tt.extensions, tt.more...)
 			var cas []*x509.Certificate
 			if tt.cas == "" {
 				tt.cas = tt.issuer
 			}
 			for _, name := range strings.Fields(strings.Trim(tt.cas, "-")) {
-				cas = append(cas, loadCertificate(t, p.path(name+".crt")))
+				cas = append(cas, loadCertificate(t, p.Path(name+".crt")))
 			}
 			if strings.Contains(tt.cas, "other-ca ca") && len(cas) != 2 {
 				t.Fatal("the CAs were not found")
 			}
 			if err := ChainsTo(cert, cas); tt.want == "" && err != nil {
-				t.Errorf("refused: %v\n%s", err, runOpenSSL(t, "x509", "-in", p.path("leaf.crt"), "-noout", "-text"))
+				t.Errorf("refused: %v\n%s", err, runOpenSSL(t, "x509", "-in", p.Path("leaf.crt"), "-noout", "-text"))
 			} else if tt.want != "" {
 				checkError(t, err, tt.want)
 			}
@@ -238,7 +201,7 @@ func TestChainsToIsTheKernelsRule(t *testing.T) {
 	}
 
 	t.Run("a bit of the certificate is flipped", func(t *testing.T) {
-		der := bytes.Clone(p.issue(t, "leaf", "/CN=leaf", "ca", leafExtensions).Raw)
+		der := bytes.Clone(p.Issue(t, "leaf", "/CN=leaf", "ca", leafExtensions).Raw)
 		i := bytes.LastIndex(der, []byte("leaf"))
 		der[i] ^= 0x20
 		certs, err := ParseCertificates(der)
@@ -249,31 +212,11 @@ func TestChainsToIsTheKernelsRule(t *testing.T) {
 	})
 	// The kernel finds the CA by the identifier, so one that has none is not found.
 	t.Run("an identifier, and the CA has none", func(t *testing.T) {
-		without := loadCertificate(t, p.path("no-skid.crt"))
-		cert := *p.issue(t, "leaf", "/CN=leaf", "no-skid", "keyUsage=digitalSignature\nauthorityKeyIdentifier=none\n")
+		without := loadCertificate(t, p.Path("no-skid.crt"))
+		cert := *p.Issue(t, "leaf", "/CN=leaf", "no-skid", "keyUsage=digitalSignature\nauthorityKeyIdentifier=none\n")
 		cert.Extensions = append(cert.Extensions, pkix.Extension{Id: oidAuthorityKeyID, Value: []byte{0x30, 3, 0x80, 1, 7}})
 		checkError(t, ChainsTo(&cert, []*x509.Certificate{without}), "another certificate of CA")
 	})
-}
-
-// evmctlKeyID signs a file by evmctl and returns the key id in the signature.
-func evmctlKeyID(t testing.TB, args ...string) sign.KeyID {
-	t.Helper()
-	need(t, "evmctl")
-	file := writeFile(t, filepath.Join(t.TempDir(), "file"), []byte("content"))
-	args = append([]string{"ima_sign", "--sigfile", "-a", "sha256"}, append(args, file)...)
-	if out, err := exec.Command("evmctl", args...).CombinedOutput(); err != nil {
-		t.Fatalf("evmctl %q: %v\n%s", args, err, out)
-	}
-	raw, err := os.ReadFile(file + ".sig")
-	if err != nil {
-		t.Fatal(err)
-	}
-	sig, err := sign.ParseSignature(raw)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return sig.KeyID
 }
 
 func TestKeyIDIsThatOfEvmctl(t *testing.T) {
@@ -293,21 +236,21 @@ func TestKeyIDIsThatOfEvmctl(t *testing.T) {
 func TestKeyIDIsTheCertificates(t *testing.T) {
 	t.Parallel()
 	need(t, "openssl", "evmctl")
-	p := pki{t.TempDir()}
-	p.key(t, "leaf")
-	computed := evmctlKeyID(t, "-k", p.path("leaf.key"))
+	p := pki{Dir: t.TempDir()}
+	p.Key(t, "leaf")
+	computed := evmctlKeyID(t, "-k", p.Path("leaf.key"))
 	for _, tt := range []struct{ name, extensions string }{
 		{"the computed identifier", "subjectKeyIdentifier=hash\n"},
 		{"no identifier", "subjectKeyIdentifier=none\nkeyUsage=digitalSignature\n"},
 		{"an identifier of its own", "subjectKeyIdentifier=01:02:03:04:05:06:07:08\n"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			cert := p.issue(t, "leaf", "/CN=leaf", "leaf", tt.extensions)
+			cert := p.Issue(t, "leaf", "/CN=leaf", "leaf", tt.extensions)
 			want := computed
 			if strings.Contains(tt.extensions, "01:") {
 				// It wants DER, and reads the identifier from it.
-				der := writeFile(t, p.path("leaf.der"), cert.Raw)
-				if want = evmctlKeyID(t, "-k", p.path("leaf.key"), "--keyid-from-cert", der); want != 0x05060708 {
+				der := writeFile(t, p.Path("leaf.der"), cert.Raw)
+				if want = evmctlKeyID(t, "-k", p.Path("leaf.key"), "--keyid-from-cert", der); want != 0x05060708 {
 					t.Fatalf("evmctl finds %s", want)
 				}
 			}

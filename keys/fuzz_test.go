@@ -10,10 +10,6 @@ import (
 	"time"
 )
 
-// refuse stands for a person who gives no passphrase. Deriving a key takes as long
-// as the file asks for, within bounds that have their own test.
-func refuse(string) ([]byte, error) { return nil, errors.New("no passphrase") }
-
 // FuzzPrivateKey looks for key files that do harm. What is accepted signs, and is
 // the same key when it is written as PKCS #8.
 func FuzzPrivateKey(f *testing.F) {

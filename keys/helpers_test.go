@@ -1,48 +1,40 @@
 package keys
 
 import (
-	"bytes"
 	"crypto"
 	"crypto/x509"
 	"encoding/pem"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
+
+	"github.com/imaseal/imaseal/keys/keystest"
 )
 
-// The passphrase of every encrypted key in testdata.
-const testPassphrase = "correct horse battery"
+var (
+	need        = keystest.Need
+	run         = keystest.Run
+	runOpenSSL  = keystest.OpenSSL
+	writeFile   = keystest.WriteFile
+	tree        = keystest.Tree
+	answer      = keystest.Answer
+	refuse      = keystest.Refuse
+	checkError  = keystest.CheckError
+	holdsSecret = keystest.HoldsSecret
+	evmctlKeyID = keystest.EvmctlKeyID
+)
+
+const (
+	testPassphrase = keystest.Passphrase
+	caExtensions   = keystest.CAExtensions
+	leafExtensions = keystest.LeafExtensions
+)
+
+type pki = keystest.PKI
 
 // testTime is a time that certificates begin at.
 var testTime = time.Date(2022, 5, 6, 7, 8, 9, 0, time.UTC)
-
-func need(t testing.TB, tools ...string) {
-	t.Helper()
-	for _, tool := range tools {
-		if _, err := exec.LookPath(tool); err != nil {
-			t.Skipf("%s is not installed", tool)
-		}
-	}
-}
-
-// run runs a stock tool, which must succeed, and returns its output.
-func run(t testing.TB, name string, args ...string) string {
-	t.Helper()
-	need(t, name)
-	out, err := exec.Command(name, args...).CombinedOutput()
-	if err != nil {
-		t.Fatalf("%s %q: %v\n%s", name, args, err, out)
-	}
-	return string(out)
-}
-
-func runOpenSSL(t testing.TB, args ...string) string {
-	t.Helper()
-	return run(t, "openssl", args...)
-}
 
 func readTestdata(t testing.TB, name string) []byte {
 	t.Helper()
@@ -67,24 +59,6 @@ func seed(f *testing.F, folders ...string) {
 	}
 }
 
-func writeFile(t testing.TB, path string, data []byte) string {
-	t.Helper()
-	if err := os.WriteFile(path, data, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return path
-}
-
-// answer is a Passphrase that counts how often it is asked.
-func answer(passphrase string, asked *int) Passphrase {
-	return func(string) ([]byte, error) {
-		if asked != nil {
-			*asked++
-		}
-		return []byte(passphrase), nil
-	}
-}
-
 // publicKey reads a public key as openssl pkey -pubout writes it.
 func publicKey(t testing.TB, name string) interface{ Equal(crypto.PublicKey) bool } {
 	t.Helper()
@@ -103,39 +77,6 @@ func loadCertificate(t testing.TB, path string) *x509.Certificate {
 		t.Fatal(err)
 	}
 	return certs[0]
-}
-
-// checkError wants an error that says all of want, on one line.
-func checkError(t testing.TB, err error, want ...string) {
-	t.Helper()
-	if err == nil {
-		t.Fatalf("no error, want one that says %q", want)
-	}
-	for _, w := range want {
-		if !strings.Contains(err.Error(), w) {
-			t.Errorf("the error is %q, want %q in it", err, w)
-		}
-	}
-	if strings.Contains(err.Error(), "\n") || strings.Contains(err.Error(), "%!") {
-		t.Errorf("the error is no line that can be shown: %q", err)
-	}
-}
-
-// holdsSecret reports whether text has eight bytes of the file's base64 lines in
-// it, or the passphrase.
-func holdsSecret(text string, file []byte) bool {
-	if strings.Contains(text, testPassphrase) || strings.Contains(text, "horse") {
-		return true
-	}
-	for line := range bytes.Lines(file) {
-		line = bytes.TrimSpace(line)
-		for i := 0; len(line) == 64 && i+12 <= len(line); i += 4 {
-			if strings.Contains(text, string(line[i:i+12])) {
-				return true
-			}
-		}
-	}
-	return false
 }
 
 func certificates(t testing.TB, path string) []*x509.Certificate {

@@ -119,27 +119,27 @@ func TestKeysOfOpenSSLSign(t *testing.T) {
 		"RSA of genpkey encrypted there": `openssl genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:2048 -aes-256-cbc -pass file:passphrase -out key`,
 	} {
 		t.Run(name, func(t *testing.T) {
-			p := pki{t.TempDir()}
-			writeFile(t, p.path("passphrase"), []byte(testPassphrase))
-			shell(t, p.dir, script)
-			key, err := Open(t.Context(), p.path("key"), OpenOptions{Passphrase: answer(testPassphrase, nil)})
+			p := pki{Dir: t.TempDir()}
+			writeFile(t, p.Path("passphrase"), []byte(testPassphrase))
+			shell(t, p.Dir, script)
+			key, err := Open(t.Context(), p.Path("key"), OpenOptions{Passphrase: answer(testPassphrase, nil)})
 			if err != nil {
 				t.Fatal(err)
 			}
 			// openssl's certificate of the key, and ours.
-			p.issue(t, "ca", "/CN=CA", "ca", caExtensions)
-			shell(t, p.dir, `openssl req -new -key key -passin file:passphrase -subj /CN=key -out csr
+			p.Issue(t, "ca", "/CN=CA", "ca", caExtensions)
+			shell(t, p.Dir, `openssl req -new -key key -passin file:passphrase -subj /CN=key -out csr
 				openssl x509 -req -in csr -CA ca.crt -CAkey ca.key -CAcreateserial -extfile /dev/stdin -out theirs.crt <<end
 `+leafExtensions+"end\n")
-			ca, err := OpenCA(t.Context(), p.path("ca.key"), p.path("ca.crt"), OpenOptions{}, time.Now())
+			ca, err := OpenCA(t.Context(), p.Path("ca.key"), p.Path("ca.crt"), OpenOptions{}, time.Now())
 			if err != nil {
 				t.Fatal(err)
 			}
-			ours, err := ca.Issue(t.Context(), IssueOptions{Request: loadRequest(t, p.path("key")), Name: "x", Out: p.path("ours")})
+			ours, err := ca.Issue(t.Context(), IssueOptions{Request: loadRequest(t, p.Path("key")), Name: "x", Out: p.Path("ours")})
 			if err != nil {
 				t.Fatal(err)
 			}
-			for _, cert := range []*x509.Certificate{loadCertificate(t, p.path("theirs.crt")), ours.Certificate} {
+			for _, cert := range []*x509.Certificate{loadCertificate(t, p.Path("theirs.crt")), ours.Certificate} {
 				checkWithTools(t, key, cert)
 				if err := ChainsTo(cert, []*x509.Certificate{ca.Certificate}); err != nil {
 					t.Error(err)
@@ -174,49 +174,49 @@ func TestKeysOfEvmctlsExamples(t *testing.T) {
 	}
 	const passphrase = "of their CA"
 	scene := func(t *testing.T, change string) pki {
-		p := pki{t.TempDir()}
+		p := pki{Dir: t.TempDir()}
 		for _, script := range []string{"ima-gen-local-ca.sh", "ima-genkey.sh", "ima-genkey-self.sh"} {
-			shell(t, p.dir, "sed '"+change+"' "+examples+"/"+script+" >"+script+"; sh ./"+script, passphrase, passphrase)
+			shell(t, p.Dir, "sed '"+change+"' "+examples+"/"+script+" >"+script+"; sh ./"+script, passphrase, passphrase)
 		}
 		return p
 	}
 	t.Run("as shipped", func(t *testing.T) {
 		p := scene(t, "")
 		for _, name := range []string{"privkey_ima.pem", "privkey_evm.pem"} {
-			key, err := Open(t.Context(), p.path(name), OpenOptions{})
+			key, err := Open(t.Context(), p.Path(name), OpenOptions{})
 			if err != nil {
 				t.Fatal(err)
 			}
 			_, err = sign.NewSigner(key.Signer, 1)
 			checkError(t, err, "1024 bits is too short")
 		}
-		_, err := LoadRequest(t.Context(), p.path("csr_ima.pem"), OpenOptions{})
+		_, err := LoadRequest(t.Context(), p.Path("csr_ima.pem"), OpenOptions{})
 		checkError(t, err, "1024 bits is too short")
 	})
 	t.Run("of today", func(t *testing.T) {
 		p := scene(t, "s/default_bits = 1024/default_bits = 2048/; s/-sha1/-sha256/")
 		for name, cert := range map[string]string{"privkey_ima.pem": "x509_ima.der", "privkey_evm.pem": "x509_evm.der"} {
-			key, err := Open(t.Context(), p.path(name), OpenOptions{})
+			key, err := Open(t.Context(), p.Path(name), OpenOptions{})
 			if err != nil {
 				t.Fatal(err)
 			}
-			checkWithTools(t, key, loadCertificate(t, p.path(cert)))
+			checkWithTools(t, key, loadCertificate(t, p.Path(cert)))
 		}
-		if err := ChainsTo(loadCertificate(t, p.path("x509_ima.der")), certificates(t, p.path("ima-local-ca.pem"))); err != nil {
+		if err := ChainsTo(loadCertificate(t, p.Path("x509_ima.der")), certificates(t, p.Path("ima-local-ca.pem"))); err != nil {
 			t.Error(err)
 		}
 
 		// Their CA issues here, and our CA issues for their request.
-		theirs, err := OpenCA(t.Context(), p.path("ima-local-ca.priv"), p.path("ima-local-ca.x509"), OpenOptions{Passphrase: answer(passphrase, nil)}, time.Now())
+		theirs, err := OpenCA(t.Context(), p.Path("ima-local-ca.priv"), p.Path("ima-local-ca.x509"), OpenOptions{Passphrase: answer(passphrase, nil)}, time.Now())
 		if err != nil {
 			t.Fatal(err)
 		}
 		if !strings.Contains(theirs.Note, ".machine") {
 			t.Errorf("their CA has no key usage; the note is %q", theirs.Note)
 		}
-		for ca, file := range map[*CA]string{theirs: p.path("ima-local-ca.pem"), testCA(t, p.dir): p.path("ca/ca.crt")} {
+		for ca, file := range map[*CA]string{theirs: p.Path("ima-local-ca.pem"), testCA(t, p.Dir): p.Path("ca/ca.crt")} {
 			out := filepath.Join(t.TempDir(), "out")
-			made, err := ca.Issue(t.Context(), IssueOptions{Request: loadRequest(t, p.path("csr_ima.pem")), Out: out})
+			made, err := ca.Issue(t.Context(), IssueOptions{Request: loadRequest(t, p.Path("csr_ima.pem")), Out: out})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -249,11 +249,11 @@ authorityKeyIdentifier=keyid
 func TestKeysOfKernelBuilds(t *testing.T) {
 	t.Parallel()
 	need(t, "openssl", "evmctl")
-	p := pki{t.TempDir()}
-	writeFile(t, p.path("x509.genkey"), []byte(kernelConfig))
-	shell(t, p.dir, `openssl req -new -nodes -utf8 -sha256 -days 36500 -batch -x509 -config x509.genkey \
+	p := pki{Dir: t.TempDir()}
+	writeFile(t, p.Path("x509.genkey"), []byte(kernelConfig))
+	shell(t, p.Dir, `openssl req -new -nodes -utf8 -sha256 -days 36500 -batch -x509 -config x509.genkey \
 		-outform PEM -out signing_key.pem -keyout signing_key.pem`)
-	key, err := Open(t.Context(), p.path("signing_key.pem"), OpenOptions{})
+	key, err := Open(t.Context(), p.Path("signing_key.pem"), OpenOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -262,32 +262,32 @@ func TestKeysOfKernelBuilds(t *testing.T) {
 	}
 	checkWithTools(t, key, key.Certificate)
 	id, _, err := KeyID(key.Certificate, key.Public())
-	if theirs := evmctlKeyID(t, "-k", p.path("signing_key.pem")); err != nil || theirs != id {
+	if theirs := evmctlKeyID(t, "-k", p.Path("signing_key.pem")); err != nil || theirs != id {
 		t.Errorf("evmctl signs with key id %s, want %s, %v", theirs, id, err)
 	}
-	ca := testCA(t, p.dir)
-	renewed, err := ca.Renew(t.Context(), RenewOptions{Old: p.path("signing_key.pem")})
+	ca := testCA(t, p.Dir)
+	renewed, err := ca.Renew(t.Context(), RenewOptions{Old: p.Path("signing_key.pem")})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if renewed.KeyID != id || renewed.Cert != p.path("signing_key-2.crt") {
+	if renewed.KeyID != id || renewed.Cert != p.Path("signing_key-2.crt") {
 		t.Errorf("renewed it is %+v", renewed.KeyFiles)
 	}
 
-	shell(t, p.dir, `openssl req -nodes -new -x509 -newkey rsa:2048 -keyout MOK.priv -outform DER -out MOK.der -days 36500 -subj "/CN=My Name/"`)
-	mok, err := OpenCA(t.Context(), p.path("MOK.priv"), p.path("MOK.der"), OpenOptions{}, time.Now())
+	shell(t, p.Dir, `openssl req -nodes -new -x509 -newkey rsa:2048 -keyout MOK.priv -outform DER -out MOK.der -days 36500 -subj "/CN=My Name/"`)
+	mok, err := OpenCA(t.Context(), p.Path("MOK.priv"), p.Path("MOK.der"), OpenOptions{}, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
-	made, err := mok.Issue(t.Context(), IssueOptions{Request: &Request{PublicKey: key.Public()}, Name: "x", Out: p.path("by-mok")})
+	made, err := mok.Issue(t.Context(), IssueOptions{Request: &Request{PublicKey: key.Public()}, Name: "x", Out: p.Path("by-mok")})
 	if err != nil {
 		t.Fatal(err)
 	}
 	checkWithTools(t, key, made.Certificate)
-	owner, err := Open(t.Context(), p.path("MOK.priv"), OpenOptions{})
+	owner, err := Open(t.Context(), p.Path("MOK.priv"), OpenOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	checkWithTools(t, owner, loadCertificate(t, p.path("MOK.der")))
-	checkError(t, ChainsTo(loadCertificate(t, p.path("MOK.der")), []*x509.Certificate{mok.Certificate}), "kernels refuse it in .ima")
+	checkWithTools(t, owner, loadCertificate(t, p.Path("MOK.der")))
+	checkError(t, ChainsTo(loadCertificate(t, p.Path("MOK.der")), []*x509.Certificate{mok.Certificate}), "kernels refuse it in .ima")
 }

@@ -39,9 +39,9 @@ func TestIssueTakesOnlyKeyAndNameFromARequest(t *testing.T) {
 	need(t, "openssl")
 	dir := t.TempDir()
 	ca := testCA(t, dir)
-	p := pki{dir}
-	p.key(t, "asked")
-	config := writeFile(t, p.path("config"), []byte(`[req]
+	p := pki{Dir: dir}
+	p.Key(t, "asked")
+	config := writeFile(t, p.Path("config"), []byte(`[req]
 distinguished_name = dn
 prompt = no
 req_extensions = ext
@@ -56,13 +56,13 @@ subjectKeyIdentifier = 01:02:03:04
 subjectAltName = DNS:example.org
 1.2.3.4 = ASN1:NULL
 `))
-	runOpenSSL(t, "req", "-new", "-key", p.path("asked.key"), "-config", config, "-out", p.path("asked.csr"))
-	runOpenSSL(t, "req", "-new", "-key", p.path("asked.key"), "-config", config, "-outform", "DER", "-out", p.path("der.csr"))
-	runOpenSSL(t, "pkey", "-in", p.path("asked.key"), "-pubout", "-out", p.path("public.pem"))
-	runOpenSSL(t, "pkey", "-in", p.path("asked.key"), "-pubout", "-outform", "DER", "-out", p.path("public.der"))
-	runOpenSSL(t, "pkcs8", "-topk8", "-in", p.path("asked.key"), "-passout", "pass:"+testPassphrase, "-out", p.path("locked.key"))
-	id := keyIdentifier(t, p.path("asked.key"))
-	caID := keyIdentifier(t, p.path("ca/ca.key"))
+	runOpenSSL(t, "req", "-new", "-key", p.Path("asked.key"), "-config", config, "-out", p.Path("asked.csr"))
+	runOpenSSL(t, "req", "-new", "-key", p.Path("asked.key"), "-config", config, "-outform", "DER", "-out", p.Path("der.csr"))
+	runOpenSSL(t, "pkey", "-in", p.Path("asked.key"), "-pubout", "-out", p.Path("public.pem"))
+	runOpenSSL(t, "pkey", "-in", p.Path("asked.key"), "-pubout", "-outform", "DER", "-out", p.Path("public.der"))
+	runOpenSSL(t, "pkcs8", "-topk8", "-in", p.Path("asked.key"), "-passout", "pass:"+testPassphrase, "-out", p.Path("locked.key"))
+	id := keyIdentifier(t, p.Path("asked.key"))
+	caID := keyIdentifier(t, p.Path("ca/ca.key"))
 
 	const ignored = "not taken over from the request: basicConstraints, keyUsage, extendedKeyUsage, subjectKeyIdentifier, subjectAltName, 1.2.3.4"
 	for _, tt := range []struct {
@@ -80,11 +80,11 @@ subjectAltName = DNS:example.org
 	} {
 		t.Run(tt.ref+" "+tt.name, func(t *testing.T) {
 			out := filepath.Join(t.TempDir(), "new/release.crt")
-			made, err := ca.Issue(t.Context(), IssueOptions{Request: loadRequest(t, p.path(tt.ref)), Name: tt.name, Days: 10, Out: out})
+			made, err := ca.Issue(t.Context(), IssueOptions{Request: loadRequest(t, p.Path(tt.ref)), Name: tt.name, Days: 10, Out: out})
 			if err != nil {
 				t.Fatal(err)
 			}
-			runOpenSSL(t, "verify", "-x509_strict", "-CAfile", p.path("ca/ca.crt"), out)
+			runOpenSSL(t, "verify", "-x509_strict", "-CAfile", p.Path("ca/ca.crt"), out)
 			if got, want := shownExtensions(t, out), []string{
 				"X509v3 Key Usage: critical", "Digital Signature", "X509v3 Subject Key Identifier:", id,
 				"X509v3 Authority Key Identifier:", caID,
@@ -111,7 +111,7 @@ subjectAltName = DNS:example.org
 			if want, err := sign.KeyIDFromPublicKey(made.Certificate.PublicKey); err != nil || made.KeyID != want {
 				t.Errorf("key id %s, want %s, %v", made.KeyID, want, err)
 			}
-			_, err = ca.Issue(t.Context(), IssueOptions{Request: loadRequest(t, p.path(tt.ref)), Name: "x", Out: out})
+			_, err = ca.Issue(t.Context(), IssueOptions{Request: loadRequest(t, p.Path(tt.ref)), Name: "x", Out: out})
 			checkError(t, err, out, "is not overwritten")
 		})
 	}
@@ -122,28 +122,28 @@ func TestIssueRefuses(t *testing.T) {
 	need(t, "openssl")
 	dir := t.TempDir()
 	ca := testCA(t, dir)
-	p := pki{dir}
-	p.key(t, "fine")
-	p.issue(t, "fine", "/CN=fine", "fine", leafExtensions)
-	runOpenSSL(t, "req", "-new", "-key", p.path("fine.key"), "-subj", "/CN=fine", "-outform", "DER", "-out", p.path("der.csr"))
-	runOpenSSL(t, "req", "-new", "-key", p.path("fine.key"), "-subj", "/", "-out", p.path("nobody.csr"))
-	runOpenSSL(t, "req", "-new", "-key", p.path("fine.key"), "-subj", "/CN=two\nlines", "-out", p.path("lines.csr"))
-	runOpenSSL(t, "req", "-new", "-key", p.path("fine.key"), "-subj", "/OU="+strings.Repeat("x", 64)+strings.Repeat("/OU="+strings.Repeat("x", 64), 20), "-out", p.path("long.csr"))
-	runOpenSSL(t, "req", "-new", "-nodes", "-newkey", "rsa:1024", "-keyout", p.path("short.key"), "-subj", "/CN=short", "-out", p.path("short.csr"))
-	runOpenSSL(t, "req", "-new", "-nodes", "-newkey", "rsa:2560", "-keyout", p.path("odd.key"), "-subj", "/CN=odd", "-out", p.path("odd.csr"))
-	runOpenSSL(t, "req", "-new", "-nodes", "-newkey", "ed25519", "-keyout", p.path("ed.key"), "-subj", "/CN=ed", "-out", p.path("ed.csr"))
-	runOpenSSL(t, "ecparam", "-name", "secp256k1", "-genkey", "-noout", "-out", p.path("k1.key"))
-	runOpenSSL(t, "ec", "-in", p.path("k1.key"), "-pubout", "-out", p.path("k1.pem"))
-	der, err := os.ReadFile(p.path("der.csr"))
+	p := pki{Dir: dir}
+	p.Key(t, "fine")
+	p.Issue(t, "fine", "/CN=fine", "fine", leafExtensions)
+	runOpenSSL(t, "req", "-new", "-key", p.Path("fine.key"), "-subj", "/CN=fine", "-outform", "DER", "-out", p.Path("der.csr"))
+	runOpenSSL(t, "req", "-new", "-key", p.Path("fine.key"), "-subj", "/", "-out", p.Path("nobody.csr"))
+	runOpenSSL(t, "req", "-new", "-key", p.Path("fine.key"), "-subj", "/CN=two\nlines", "-out", p.Path("lines.csr"))
+	runOpenSSL(t, "req", "-new", "-key", p.Path("fine.key"), "-subj", "/OU="+strings.Repeat("x", 64)+strings.Repeat("/OU="+strings.Repeat("x", 64), 20), "-out", p.Path("long.csr"))
+	runOpenSSL(t, "req", "-new", "-nodes", "-newkey", "rsa:1024", "-keyout", p.Path("short.key"), "-subj", "/CN=short", "-out", p.Path("short.csr"))
+	runOpenSSL(t, "req", "-new", "-nodes", "-newkey", "rsa:2560", "-keyout", p.Path("odd.key"), "-subj", "/CN=odd", "-out", p.Path("odd.csr"))
+	runOpenSSL(t, "req", "-new", "-nodes", "-newkey", "ed25519", "-keyout", p.Path("ed.key"), "-subj", "/CN=ed", "-out", p.Path("ed.csr"))
+	runOpenSSL(t, "ecparam", "-name", "secp256k1", "-genkey", "-noout", "-out", p.Path("k1.key"))
+	runOpenSSL(t, "ec", "-in", p.Path("k1.key"), "-pubout", "-out", p.Path("k1.pem"))
+	der, err := os.ReadFile(p.Path("der.csr"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	flipped := slices.Clone(der)
 	flipped[slices.Index(flipped, 'f')] = 'F' // in the name, which is signed
-	writeFile(t, p.path("flipped.csr"), flipped)
-	writeFile(t, p.path("cut.csr"), der[:len(der)/2])
-	writeFile(t, p.path("text.csr"), []byte("-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n"))
-	writeFile(t, p.path("cut.pem"), []byte("-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n"))
+	writeFile(t, p.Path("flipped.csr"), flipped)
+	writeFile(t, p.Path("cut.csr"), der[:len(der)/2])
+	writeFile(t, p.Path("text.csr"), []byte("-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n"))
+	writeFile(t, p.Path("cut.pem"), []byte("-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n"))
 	for _, tt := range []struct{ ref, want string }{
 		{"flipped.csr", "the signature of the certificate request is bad"},
 		{"short.csr", "RSA key of 1024 bits is too short"},
@@ -161,29 +161,29 @@ func TestIssueRefuses(t *testing.T) {
 	} {
 		ref := tt.ref
 		if !strings.Contains(ref, ":") {
-			ref = p.path(ref)
+			ref = p.Path(ref)
 		}
 		_, err := LoadRequest(t.Context(), ref, OpenOptions{})
 		checkError(t, err, tt.want)
 	}
 
 	before := tree(t, dir)
-	fine := loadRequest(t, p.path("fine.csr"))
+	fine := loadRequest(t, p.Path("fine.csr"))
 	for name, tt := range map[string]struct {
 		o    IssueOptions
 		want string
 	}{
-		"no name":       {IssueOptions{Request: loadRequest(t, p.path("nobody.csr"))}, "use --name"},
+		"no name":       {IssueOptions{Request: loadRequest(t, p.Path("nobody.csr"))}, "use --name"},
 		"a public key":  {IssueOptions{Request: &Request{PublicKey: fine.PublicKey}}, "use --name"},
 		"a long name":   {IssueOptions{Request: fine, Name: strings.Repeat("n", 60)}, "at most 52"},
 		"days":          {IssueOptions{Request: fine, Days: -1}, "for -1 days"},
-		"the CA's key":  {IssueOptions{Request: loadRequest(t, p.path("ca/ca.key")), Name: "x"}, "the key of the CA itself"},
-		"no other":      {IssueOptions{Request: fine, Others: []string{p.path("missing")}}, "missing"},
-		"no such place": {IssueOptions{Request: fine, Out: p.path("fine.key/new.crt")}, "not a directory"},
+		"the CA's key":  {IssueOptions{Request: loadRequest(t, p.Path("ca/ca.key")), Name: "x"}, "the key of the CA itself"},
+		"no other":      {IssueOptions{Request: fine, Others: []string{p.Path("missing")}}, "missing"},
+		"no such place": {IssueOptions{Request: fine, Out: p.Path("fine.key/new.crt")}, "not a directory"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if tt.o.Out == "" {
-				tt.o.Out = p.path("out.crt")
+				tt.o.Out = p.Path("out.crt")
 			}
 			_, err := ca.Issue(t.Context(), tt.o)
 			checkError(t, err, tt.want)
@@ -275,14 +275,14 @@ func TestIssueWarnsOfACollisionAndOfTheEndOfTheCA(t *testing.T) {
 	need(t, "openssl")
 	dir := t.TempDir()
 	ca := testCA(t, dir)
-	p := pki{dir}
-	p.key(t, "asked")
-	request := loadRequest(t, p.path("asked.key"))
+	p := pki{Dir: dir}
+	p.Key(t, "asked")
+	request := loadRequest(t, p.Path("asked.key"))
 	id, err := sign.KeyIDFromPublicKey(request.PublicKey)
 	if err != nil {
 		t.Fatal(err)
 	}
-	others, beside := p.path("others"), p.path("beside")
+	others, beside := p.Path("others"), p.Path("beside")
 	for _, d := range []string{others, beside} {
 		if err := os.Mkdir(d, 0o700); err != nil {
 			t.Fatal(err)
@@ -303,10 +303,10 @@ func TestIssueWarnsOfACollisionAndOfTheEndOfTheCA(t *testing.T) {
 		t.Errorf("the warnings are %q", made.Warnings)
 	}
 	// The same key once more is no collision.
-	if again, err := ca.Issue(t.Context(), IssueOptions{Request: request, Name: "x", Out: p.path("again/new")}); err != nil || len(again.Warnings) != 0 {
+	if again, err := ca.Issue(t.Context(), IssueOptions{Request: request, Name: "x", Out: p.Path("again/new")}); err != nil || len(again.Warnings) != 0 {
 		t.Errorf("%v, %v", again, err)
 	}
-	again, err := ca.Issue(t.Context(), IssueOptions{Request: request, Name: "x", Out: p.path("again/newer")})
+	again, err := ca.Issue(t.Context(), IssueOptions{Request: request, Name: "x", Out: p.Path("again/newer")})
 	if err != nil || len(again.Warnings) != 0 {
 		t.Errorf("%v, %v", again, err)
 	}

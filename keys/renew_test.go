@@ -116,9 +116,9 @@ func TestRenewKeepsAnUnusualIdentifier(t *testing.T) {
 		t.Errorf("the warnings are %q", r.Warnings)
 	}
 	need(t, "openssl")
-	p := pki{dir}
-	p.issue(t, "none", "/CN=none", "none", "subjectKeyIdentifier=none\nkeyUsage=digitalSignature\n")
-	if r, err = ca.Renew(t.Context(), RenewOptions{Old: p.path("none.crt")}); err != nil {
+	p := pki{Dir: dir}
+	p.Issue(t, "none", "/CN=none", "none", "subjectKeyIdentifier=none\nkeyUsage=digitalSignature\n")
+	if r, err = ca.Renew(t.Context(), RenewOptions{Old: p.Path("none.crt")}); err != nil {
 		t.Fatal(err)
 	}
 	if len(r.Certificate.SubjectKeyId) != 20 || !strings.Contains(strings.Join(r.Warnings, "\n"), "no subject key identifier") {

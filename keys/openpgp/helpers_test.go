@@ -2,7 +2,6 @@ package openpgp
 
 import (
 	"bytes"
-	"errors"
 	"io"
 	"os"
 	"os/exec"
@@ -11,15 +10,23 @@ import (
 	"testing"
 	"time"
 
-	"github.com/imaseal/imaseal/keys"
+	"github.com/imaseal/imaseal/keys/keystest"
 	"github.com/imaseal/imaseal/sign"
 )
 
 // testTime is the time that signatures are made to state.
 var testTime = time.Date(2022, 5, 6, 7, 8, 9, 0, time.UTC)
 
-// The passphrase of every encrypted key in testdata.
-const testPassphrase = "correct horse battery"
+var (
+	need        = keystest.Need
+	writeFile   = keystest.WriteFile
+	answer      = keystest.Answer
+	refuse      = keystest.Refuse
+	checkError  = keystest.CheckError
+	holdsSecret = keystest.HoldsSecret
+)
+
+const testPassphrase = keystest.Passphrase
 
 func readTestdata(t testing.TB, name string) []byte {
 	t.Helper()
@@ -28,43 +35,6 @@ func readTestdata(t testing.TB, name string) []byte {
 		t.Fatal(err)
 	}
 	return data
-}
-
-func writeFile(t testing.TB, path string, data []byte) string {
-	t.Helper()
-	if err := os.WriteFile(path, data, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return path
-}
-
-// answer is a Passphrase that counts how often it is asked.
-func answer(passphrase string, asked *int) keys.Passphrase {
-	return func(string) ([]byte, error) {
-		if asked != nil {
-			*asked++
-		}
-		return []byte(passphrase), nil
-	}
-}
-
-// refuse stands for a person who gives no passphrase.
-func refuse(string) ([]byte, error) { return nil, errors.New("no passphrase") }
-
-// checkError wants an error that says all of want, on one line.
-func checkError(t testing.TB, err error, want ...string) {
-	t.Helper()
-	if err == nil {
-		t.Fatalf("no error, want one that says %q", want)
-	}
-	for _, w := range want {
-		if !strings.Contains(err.Error(), w) {
-			t.Errorf("the error is %q, want %q in it", err, w)
-		}
-	}
-	if strings.Contains(err.Error(), "\n") || strings.Contains(err.Error(), "%!") {
-		t.Errorf("the error is no line that can be shown: %q", err)
-	}
 }
 
 // gpgHome is a home of gpg, with the public keys of testdata in it.
@@ -85,9 +55,7 @@ func gpgHome(t testing.TB) string {
 
 func emptyGPGHome(t testing.TB) string {
 	t.Helper()
-	if _, err := exec.LookPath("gpg"); err != nil {
-		t.Skip("gpg is not installed")
-	}
+	need(t, "gpg")
 	home, err := os.MkdirTemp("", "gpg") // short: the agent's socket is in it
 	if err != nil {
 		t.Fatal(err)
@@ -147,23 +115,6 @@ func gpgFingerprints(t testing.TB, path string) []string {
 		}
 	}
 	return fprs
-}
-
-// holdsSecret reports whether text has eight bytes of the file's base64 lines in
-// it, or the passphrase.
-func holdsSecret(text string, file []byte) bool {
-	if strings.Contains(text, testPassphrase) || strings.Contains(text, "horse") {
-		return true
-	}
-	for line := range bytes.Lines(file) {
-		line = bytes.TrimSpace(line)
-		for i := 0; len(line) == 64 && i+12 <= len(line); i += 4 {
-			if strings.Contains(text, string(line[i:i+12])) {
-				return true
-			}
-		}
-	}
-	return false
 }
 
 func detachedOver(packet, data []byte) sign.OpenPGPSignature {
