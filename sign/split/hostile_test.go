@@ -296,9 +296,8 @@ func line4like(text, l string) string {
 
 func TestRules(t *testing.T) {
 	for _, test := range []struct{ name, rules, want string }{
-		{"no rules", "", ""},
 		{"all of them, and good", "# what we sign\n\ntypes = deb rpm\nhashes = sha256 sha512\npackages = hel* bash\narchitectures = amd64 x86_64\nmax-packages = 2\nmax-digests = 5\nmax-package-digests = 4\nheader-digests = allow\n", ""},
-		{"one type", "types = rpm", "it is a deb"},
+		{"one type", "types = rpm", "its type is deb"},
 		{"one hash", "hashes = sha256", "its digests are by sha512"},
 		{"other names", "packages = bash hello-*", "none of the names"},
 		{"other architectures", "architectures=amd64", `its architecture is "x86_64"`},
@@ -331,6 +330,10 @@ func TestRules(t *testing.T) {
 
 func TestRulesAreStrict(t *testing.T) {
 	for _, test := range []struct{ rules, want string }{
+		{"", "there is no rule in it"},
+		{"# packages = sudo\n\n", "there is no rule in it"},
+		{"packages = hello # not sudo", "line 1: a comment has a line of its own"},
+		{"packages = hello #sudo", "a comment has a line of its own"},
 		{"max-digest = 5", "line 1: there is no rule"},
 		{"\n# x\nTypes = deb", "line 3: there is no rule"},
 		{"types", "write name = value"},

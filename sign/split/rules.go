@@ -30,7 +30,8 @@ const maxRules = 1 << 20
 
 // ParseRules reads a file of rules: lines of "name = value", in which lists are
 // separated by spaces, empty lines, and lines that begin with #. What it does not know
-// is an error, so that a rule that is spelled wrongly is not one that is missing.
+// is an error, so that a rule that is spelled wrongly is not one that is missing. So is
+// a file without a rule: it may be one that was emptied.
 func ParseRules(in io.Reader) (*Rules, error) {
 	text, err := io.ReadAll(io.LimitReader(in, maxRules+1))
 	if err != nil {
@@ -63,12 +64,18 @@ func ParseRules(in io.Reader) (*Rules, error) {
 		}
 		seen[name] = true
 	}
+	if len(seen) == 0 {
+		return nil, errors.New("there is no rule in it, so everything would be allowed: name no rules for that")
+	}
 	return r, nil
 }
 
 func (r *Rules) set(name string, values []string) error {
 	if len(values) == 0 {
 		return errors.New("the rule has no value")
+	}
+	if slices.ContainsFunc(values, func(v string) bool { return v[0] == '#' }) {
+		return errors.New("a comment has a line of its own: after a rule its words would be values")
 	}
 	one := func() (string, error) {
 		if len(values) != 1 {
@@ -147,7 +154,7 @@ func (r *Rules) check(p *Package, packages, digests int) error {
 	}
 	switch s := p.Statement; {
 	case r.Types != nil && !slices.Contains(r.Types, p.Type):
-		return refuse("it is a %s", p.Type)
+		return refuse("its type is %s", p.Type)
 	case r.Packages != nil && !slices.ContainsFunc(r.Packages, func(glob string) bool {
 		ok, _ := path.Match(glob, s.Package)
 		return ok
