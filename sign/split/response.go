@@ -172,10 +172,12 @@ func (s *Response) Manifest(ctx context.Context, id Identity, p sign.Package, ke
 	if has := head.Statement.Selection; !has.Equal(want) {
 		return nil, fmt.Errorf("the response is for the selection %s, but %s is asked for: give the flags that imaseal digests had", words(has), words(want))
 	}
-	if o.Hash != 0 && o.Hash != head.Statement.Hash {
-		return nil, fmt.Errorf("the response is for %s digests, but %s is asked for: give the flags that imaseal digests had", head.Statement.Hash, o.Hash)
+	if o.Hash, err = o.HashFor(p.Info()); err != nil {
+		return nil, err
 	}
-	o.Hash = head.Statement.Hash
+	if has := head.Statement.Hash; has != o.Hash {
+		return nil, fmt.Errorf("the response is for %s digests, but %s is asked for: give the flags that imaseal digests had", has, o.Hash)
+	}
 	d, err := sign.DigestsOf(ctx, p, o)
 	if err != nil {
 		return nil, err

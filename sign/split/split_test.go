@@ -174,6 +174,7 @@ func TestResponseIsOfThisVeryPackage(t *testing.T) {
 		{"another selection than asked for", whole, hello, trusted, sign.Options{Selection: sign.Selection{Select: []string{"exec"}}}, "the flags that imaseal digests had"},
 		{"a selection that the response made smaller", replace("Select: all\nHash: sha256\nFiles: 2", "Select: exec\nHash: sha256\nFiles: 2"), hello, trusted, sign.Options{}, `--select "exec"`},
 		{"another hash than asked for", whole, bash, trusted, sign.Options{Hash: sign.SHA384}, "sha384 is asked for"},
+		{"another hash than where none is named", responseTo(t, requestOf(t, sign.Options{Hash: sign.SHA512}, bash), key), bash, trusted, sign.Options{}, "sha256 is asked for"},
 		{"another version", replace("Package: bash\nVersion: 1.0-1", "Package: bash\nVersion: 1.0-2"), bash, trusted, sign.Options{}, "version is 1.0-1"},
 		{"the statement's signature of another package", []byte(strings.Replace(string(whole), signatures(whole)[0], signatures(whole)[1], 1)), bash, trusted, sign.Options{}, "statement: bad signature"},
 	} {
