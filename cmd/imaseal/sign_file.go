@@ -115,7 +115,7 @@ func runSignFile(ctx context.Context, out *output, o *signFileOptions, args []st
 	s.Key = key.Signer
 	files := findFiles(ctx, args, o.recursive)
 	defer files.close()
-	results := signEach(ctx, out, s, files.list, max(o.jobs, min(key.Jobs, mostFiles, 1)))
+	results := signEach(ctx, out, s, files.list, max(o.jobs, min(key.Jobs, mostFiles)))
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}

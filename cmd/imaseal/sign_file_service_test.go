@@ -13,10 +13,11 @@ import (
 // jobs for reading.
 func TestVaultSignsFilesAtOnce(t *testing.T) {
 	s := newService(t, p256Key(t), "deb", readShared(t, helloDeb))
-	for i := range 20 {
+	for i := range 4 {
 		s.write(s.path(fmt.Sprintf("files/%d", i)), []byte(fmt.Sprint(i)))
 	}
 	var waiting, signed atomic.Int64
+	var alone atomic.Bool
 	many := make(chan struct{})
 	s.vault.Disturb = func(_ int, _ http.ResponseWriter, r *http.Request) bool {
 		if r.Method != http.MethodPost || signed.Add(1) == 1 { // the first one goes alone
@@ -28,13 +29,12 @@ func TestVaultSignsFilesAtOnce(t *testing.T) {
 		select {
 		case <-many:
 		case <-time.After(10 * time.Second):
+			alone.Store(true)
 		}
 		return false
 	}
 	s.must(exec.Command(s.command, "sign-file", "--dry-run", "--jobs", "1", "--recursive", "--key", vaultKey, "--cert", s.cert, s.path("files")))
-	select {
-	case <-many:
-	default:
-		t.Error("there were never three requests at once")
+	if alone.Load() {
+		t.Error("a request was left alone")
 	}
 }
