@@ -103,10 +103,12 @@ func (s *Statement) Body() ([]byte, error) {
 	if len(s.Members) > maxMembers {
 		return nil, fmt.Errorf("%d member digests are more than %d", len(s.Members), maxMembers)
 	}
-	for i, m := range s.Members {
-		if m.Name == "" || strings.ContainsAny(m.Name, ": ") || !canBeStated(m.Name) || slices.ContainsFunc(s.Members[:i], m.sameName) {
+	stated := make(map[string]bool, len(s.Members))
+	for _, m := range s.Members {
+		if m.Name == "" || strings.ContainsAny(m.Name, ": ") || !canBeStated(m.Name) || stated[m.Name] {
 			return nil, fmt.Errorf("member %q cannot be stated, or not again", m.Name)
 		}
+		stated[m.Name] = true
 		field(memberPrefix+m.Name, hex.EncodeToString(m.SHA256[:]))
 	}
 	return b.Bytes(), err
