@@ -1,12 +1,12 @@
 // Package keys opens what signs files and judges what is trusted: private keys and
 // certificates. It hands out [crypto.Signer]s and certificates, and knows no package
-// format. Start with [Open] and [LoadCertificates]; [Init] makes new keys, and a [CA]
-// issues certificates for others.
+// format. Start with [Open] and [LoadCertificates]; [LookAt] shows what a file or a
+// reference is.
 //
-// Two packages stand on this one: openpgp, for the keys that sign whole packages, and
-// layout, which puts certificates where systems look for them. This one calls the
-// providers of keys, pkcs11, hashivault, program, remote and kmsref, which do not know
-// it; nor do kernel and cache.
+// Three packages stand on this one: ca makes keys and certificates, layout puts
+// certificates where systems look for them, openpgp signs whole packages. This one calls
+// the providers of keys, pkcs11, hashivault, program, remote and kmsref, which do not
+// know it; nor do kernel and cache.
 //
 // # Key references
 //

@@ -170,7 +170,8 @@ func shellWord(name string) string {
 	return name
 }
 
-var errNoKey = errors.New("this is no private key, neither PEM nor DER")
+// ErrNoKey says that a file holds no private key, in no form that is known.
+var ErrNoKey = errors.New("this is no private key, neither PEM nor DER")
 
 // parseDER tells the forms apart by their structure, so that an error speaks of
 // the right one.
@@ -188,14 +189,14 @@ func parseDER(der []byte, name string, p Passphrase) (crypto.Signer, error) {
 	}
 	var sequence, version, second asn1.RawValue
 	if err := unmarshalAll(der, &sequence); err != nil || sequence.Tag != asn1.TagSequence {
-		return nil, errNoKey
+		return nil, ErrNoKey
 	}
 	rest, err := asn1.Unmarshal(sequence.Bytes, &version)
 	if err == nil {
 		_, err = asn1.Unmarshal(rest, &second)
 	}
 	if err != nil || version.Tag != asn1.TagInteger {
-		return nil, errNoKey
+		return nil, ErrNoKey
 	}
 	if second.Tag == asn1.TagSequence && bytes.Equal(version.Bytes, []byte{3}) {
 		return nil, fmt.Errorf("this is a PKCS #12 file: take the key out of it with openssl pkcs12 -in %s -nocerts -out NEW", shellWord(name))

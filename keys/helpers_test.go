@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"github.com/imaseal/imaseal/keys/keystest"
 )
@@ -32,9 +31,6 @@ const (
 )
 
 type pki = keystest.PKI
-
-// testTime is a time that certificates begin at.
-var testTime = time.Date(2022, 5, 6, 7, 8, 9, 0, time.UTC)
 
 func readTestdata(t testing.TB, name string) []byte {
 	t.Helper()
@@ -77,13 +73,4 @@ func loadCertificate(t testing.TB, path string) *x509.Certificate {
 		t.Fatal(err)
 	}
 	return certs[0]
-}
-
-func certificates(t testing.TB, path string) []*x509.Certificate {
-	t.Helper()
-	certs, err := LoadCertificates(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return certs
 }

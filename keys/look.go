@@ -9,8 +9,12 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
+	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 )
 
 // A PublicKey is the public half of a key, as a file or a reference gives it.
@@ -75,7 +79,7 @@ func lookAtFile(ctx context.Context, path string, o OpenOptions) ([]PublicKey, e
 			return ofCertificates([]*x509.Certificate{cert}, path), nil
 		}
 	}
-	if pub, err := parsePublicKey(content); err == nil {
+	if pub, err := ParsePublicKey(content); err == nil {
 		return []PublicKey{{Key: pub, Where: path}}, nil
 	}
 	return lookAtPrivateKey(ctx, content, path, o)
@@ -113,7 +117,7 @@ func lookAtPrivateKey(ctx context.Context, content []byte, path string, o OpenOp
 // like path but for the ending. pub, if not nil, is the key that it must be of, and
 // then only certificates count.
 func beside(path string, pub crypto.PublicKey) []PublicKey {
-	stem := trimEnding(path)
+	stem := TrimEnding(path)
 	var keys []PublicKey
 	for _, ending := range []string{".crt", ".pem", ".cer", ".der", ".x509", ".pub"} {
 		name := stem + ending
@@ -126,7 +130,7 @@ func beside(path string, pub crypto.PublicKey) []PublicKey {
 		}
 		certs, err := ParseCertificates(content)
 		if err != nil {
-			if key, err := parsePublicKey(content); err == nil && pub == nil {
+			if key, err := ParsePublicKey(content); err == nil && pub == nil {
 				keys = append(keys, PublicKey{Key: key, Where: name})
 			}
 			clear(content)
@@ -141,8 +145,18 @@ func beside(path string, pub crypto.PublicKey) []PublicKey {
 	return keys
 }
 
-// parsePublicKey reads a public key in PEM or DER: PKIX, or RSA's own PKCS #1.
-func parsePublicKey(content []byte) (crypto.PublicKey, error) {
+// TrimEnding takes the ending of a certificate, a key or a request off a path.
+func TrimEnding(path string) string {
+	switch ext := filepath.Ext(path); ext {
+	case ".crt", ".der", ".pem", ".cer", ".x509", ".key", ".csr", ".pub", ".priv":
+		return strings.TrimSuffix(path, ext)
+	}
+	return path
+}
+
+// ParsePublicKey reads a public key, the content of a file, in PEM or DER: PKIX, or
+// RSA's own PKCS #1.
+func ParsePublicKey(content []byte) (crypto.PublicKey, error) {
 	der := content
 	if bytes.Contains(content, pemStart) {
 		block, _ := pem.Decode(content)
@@ -167,6 +181,9 @@ func parsePublicKey(content []byte) (crypto.PublicKey, error) {
 	return pub, nil
 }
 
+// maxFolder bounds how many files of a folder are looked at for certificates.
+const maxFolder = 10000
+
 // CertificatesIn returns the certificates in the files of a folder that are called
 // like certificates, sorted by the name of the file. Files that hold none are left
 // out.
@@ -187,4 +204,31 @@ func CertificatesIn(dir string) ([]PublicKey, error) {
 		}
 	}
 	return found, nil
+}
+
+// certificateFiles returns the names of the files in dir that may be certificates.
+func certificateFiles(dir string) ([]string, error) {
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	entries, err := f.ReadDir(maxFolder + 1)
+	if err != nil && err != io.EOF {
+		return nil, err
+	}
+	if len(entries) > maxFolder {
+		return nil, fmt.Errorf("%s: more than %d files, too many to look for certificates in", dir, maxFolder)
+	}
+	var names []string
+	for _, entry := range entries {
+		switch filepath.Ext(entry.Name()) {
+		case ".crt", ".der", ".pem", ".cer", ".x509":
+			if entry.Type().IsRegular() {
+				names = append(names, entry.Name())
+			}
+		}
+	}
+	slices.Sort(names)
+	return names, nil
 }

@@ -119,13 +119,13 @@ func NewPassphraseFromTerminal() Passphrase {
 	}
 }
 
-// errNoTerminal says that there is nobody to ask.
-var errNoTerminal = errors.New("a passphrase is needed and there is no terminal to ask on: use --passphrase-file or --passphrase-fd")
+// ErrNoTerminal says that there is nobody to ask.
+var ErrNoTerminal = errors.New("a passphrase is needed and there is no terminal to ask on: use --passphrase-file or --passphrase-fd")
 
 func openTerminal() (*os.File, error) {
 	tty, err := os.OpenFile("/dev/tty", os.O_RDWR, 0)
 	if err != nil {
-		return nil, errNoTerminal
+		return nil, ErrNoTerminal
 	}
 	return tty, nil
 }

@@ -1,6 +1,7 @@
 package keys
 
 import (
+	"crypto"
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/des"
@@ -9,8 +10,10 @@ import (
 	"crypto/sha1"
 	"crypto/sha256"
 	"crypto/sha512"
+	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"hash"
@@ -245,6 +248,24 @@ func pseudoRandom(oid asn1.ObjectIdentifier) (func() hash.Hash, error) {
 		return sha512.New, nil
 	}
 	return nil, fmt.Errorf("PBKDF2 with pseudo-random function %s", oid)
+}
+
+// EncodePrivateKey returns a key as the PEM of PKCS #8, encrypted where there is a
+// passphrase. Clear it after use.
+func EncodePrivateKey(key crypto.Signer, passphrase []byte) ([]byte, error) {
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(der)
+	block := &pem.Block{Type: "PRIVATE KEY", Bytes: der}
+	if len(passphrase) > 0 {
+		block.Type = "ENCRYPTED PRIVATE KEY"
+		if block.Bytes, err = encryptKey(der, passphrase); err != nil {
+			return nil, err
+		}
+	}
+	return pem.EncodeToMemory(block), nil
 }
 
 // encryptKey encrypts the PKCS#8 key der with AES-256-CBC under a key derived by

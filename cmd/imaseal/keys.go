@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/imaseal/imaseal/keys"
+	"github.com/imaseal/imaseal/keys/ca"
 	"github.com/imaseal/imaseal/keys/kernel"
 )
 
@@ -125,18 +126,18 @@ func runKeysInit(cmd *cobra.Command, o *keysInitOptions) error {
 		return err
 	}
 	defer clear(passphrase)
-	ca := o.ca.source(source)
-	options := keys.InitOptions{
+	ofCA := o.ca.source(source)
+	options := ca.InitOptions{
 		Dir: o.dir, CADir: o.caDir, CAKey: o.ca.key, CACert: o.ca.cert, SigningKeys: o.signingKeys,
 		Type: o.keyType, Name: o.name, Days: o.days, CADays: o.caDays,
-		Passphrase: passphrase, CAPassphrase: ca, Now: time.Now(),
+		Passphrase: passphrase, CAPassphrase: ofCA, Now: time.Now(),
 	}
 	if o.ca.passphrase.given() {
-		options.NewCAPassphrase = ca
+		options.NewCAPassphrase = ofCA
 	} else if !o.passphrase.given() && !o.noPassphrase {
 		options.NewCAPassphrase = keys.NewPassphraseFromTerminal()
 	}
-	made, err := keys.Init(cmd.Context(), options)
+	made, err := ca.Init(cmd.Context(), options)
 	if err != nil {
 		return err
 	}
@@ -147,7 +148,7 @@ func runKeysInit(cmd *cobra.Command, o *keysInitOptions) error {
 }
 
 // printNext tells what was made and what to do with it.
-func printNext(w io.Writer, made *keys.InitResult, keyType string) error {
+func printNext(w io.Writer, made *ca.InitResult, keyType string) error {
 	var b strings.Builder
 	say := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
 	if len(made.Finished) > 0 {
@@ -187,11 +188,11 @@ func printNext(w io.Writer, made *keys.InitResult, keyType string) error {
 	say("- On a target machine, load %s before the policy:", first.DER)
 	say("    Debian (keyring _ima, no CA needed):")
 	say(`      keyctl padd asymmetric "" $(keyctl newring _ima @u) < %s`, first.DER)
-	ca := made.CACert
-	if ca == "" {
-		ca = "the CA's certificate"
+	cert := made.CACert
+	if cert == "" {
+		cert = "the CA's certificate"
 	}
-	say("    kernels with a trusted keyring (.ima): %s must be built into the kernel,", ca)
+	say("    kernels with a trusted keyring (.ima): %s must be built into the kernel,", cert)
 	say("    or in the .machine keyring; then")
 	say(`      keyctl padd asymmetric "" %%keyring:.ima < %s`, first.DER)
 	say("    so that it is loaded at each boot, as root there:")

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/imaseal/imaseal/keys"
+	"github.com/imaseal/imaseal/keys/ca"
 )
 
 // caFlags say which CA issues certificates.
@@ -36,13 +37,13 @@ func (f *caFlags) source(other keys.Passphrase) keys.Passphrase {
 }
 
 // open opens the CA. The caller closes it.
-func (f *caFlags) open(ctx context.Context, out *output, other keys.Passphrase) (*keys.CA, error) {
+func (f *caFlags) open(ctx context.Context, out *output, other keys.Passphrase) (*ca.Authority, error) {
 	note := func(text string) { out.note("%s", text) }
-	ca, err := keys.OpenCA(ctx, f.key, f.cert, keys.OpenOptions{Passphrase: f.source(other), Note: note}, time.Now())
-	if err == nil && ca.Note != "" {
-		note(ca.Note)
+	authority, err := ca.Open(ctx, f.key, f.cert, keys.OpenOptions{Passphrase: f.source(other), Note: note}, time.Now())
+	if err == nil && authority.Note != "" {
+		note(authority.Note)
 	}
-	return ca, err
+	return authority, err
 }
 
 // newPassphrase asks for the passphrase of a new key, where it is to have one.

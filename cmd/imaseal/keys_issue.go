@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/imaseal/imaseal/keys"
+	"github.com/imaseal/imaseal/keys/ca"
 )
 
 type keysIssueOptions struct {
@@ -78,16 +79,16 @@ func runKeysIssue(cmd *cobra.Command, o *keysIssueOptions, ref string) (err erro
 	}
 	out := (&outputFlags{}).open(cmd)
 	source := o.passphrase.source()
-	request, err := keys.LoadRequest(cmd.Context(), ref, keys.OpenOptions{Passphrase: source, Note: func(text string) { out.note("%s", text) }})
+	request, err := ca.LoadRequest(cmd.Context(), ref, keys.OpenOptions{Passphrase: source, Note: func(text string) { out.note("%s", text) }})
 	if err != nil {
 		return err
 	}
-	ca, err := o.ca.open(cmd.Context(), out, source)
+	authority, err := o.ca.open(cmd.Context(), out, source)
 	if err != nil {
 		return err
 	}
-	defer closing(ca, &err)
-	made, err := ca.Issue(cmd.Context(), keys.IssueOptions{
+	defer closing(authority, &err)
+	made, err := authority.Issue(cmd.Context(), ca.IssueOptions{
 		Request: request, Name: o.name, Days: o.days, Out: path, Others: o.others, Now: time.Now(),
 	})
 	if err != nil {

@@ -11,7 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/imaseal/imaseal/keys"
+	"github.com/imaseal/imaseal/keys/ca"
 )
 
 type keysRenewOptions struct {
@@ -75,17 +75,17 @@ func runKeysRenew(cmd *cobra.Command, o *keysRenewOptions, path string) (err err
 	}
 	out := (&outputFlags{}).open(cmd)
 	source := o.passphrase.source()
-	ca, err := o.ca.open(cmd.Context(), out, source)
+	authority, err := o.ca.open(cmd.Context(), out, source)
 	if err != nil {
 		return err
 	}
-	defer closing(ca, &err)
+	defer closing(authority, &err)
 	passphrase, err := newPassphrase(&o.passphrase, source, o.noPassphrase || !o.newKey, "Passphrase for the new key (empty for none): ")
 	if err != nil {
 		return err
 	}
 	defer clear(passphrase)
-	made, err := ca.Renew(cmd.Context(), keys.RenewOptions{
+	made, err := authority.Renew(cmd.Context(), ca.RenewOptions{
 		Old: path, NewKey: o.newKey, Type: o.keyType, Passphrase: passphrase,
 		Name: o.name, Days: o.days, Out: o.out, Others: o.others, Now: time.Now(),
 	})
@@ -99,7 +99,7 @@ func runKeysRenew(cmd *cobra.Command, o *keysRenewOptions, path string) (err err
 }
 
 // printRenewed shows the old certificate and the new one, and says what to do next.
-func printRenewed(w io.Writer, path string, made *keys.Renewed) error {
+func printRenewed(w io.Writer, path string, made *ca.Renewed) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "Renewed the certificate of %q.\n\n", made.Certificate.Subject)
 	t := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/imaseal/imaseal/keys"
+	"github.com/imaseal/imaseal/keys/ca"
 )
 
 type keysRequestOptions struct {
@@ -55,7 +56,7 @@ then never meet. Files are not overwritten.`) + "\n" + exitStatusHelp,
 }
 
 func runKeysRequest(cmd *cobra.Command, o *keysRequestOptions) (err error) {
-	request := keys.RequestOptions{Type: o.keyType, Name: o.name, Out: o.out}
+	request := ca.RequestOptions{Type: o.keyType, Name: o.name, Out: o.out}
 	source := o.passphrase.source()
 	switch {
 	case o.newKey:
@@ -82,7 +83,7 @@ func runKeysRequest(cmd *cobra.Command, o *keysRequestOptions) (err error) {
 		}
 		request.Key = key
 	}
-	if err := keys.MakeRequest(cmd.Context(), request); err != nil {
+	if err := ca.MakeRequest(cmd.Context(), request); err != nil {
 		return err
 	}
 	made := "Made a certificate request (" + o.out + ")"

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/imaseal/imaseal/keys"
+	"github.com/imaseal/imaseal/keys/ca"
 )
 
 // bootScene runs in a user namespace, whose keyrings are its own, and in a root of the
@@ -43,8 +44,8 @@ func TestLayoutForInitramfsToolsLoadsKeys(t *testing.T) {
 		t.Skipf("no user namespaces here: %s", out)
 	}
 	// RSA, which every kernel takes.
-	cert := initKeys(t, keys.InitOptions{Dir: t.TempDir(), Type: "rsa2048"}).Signing[0].Certificate
-	other := initKeys(t, keys.InitOptions{Dir: t.TempDir(), Type: "rsa2048"}).Signing[0].Certificate
+	cert := initKeys(t, ca.InitOptions{Dir: t.TempDir(), Type: "rsa2048"}).Signing[0].Certificate
+	other := initKeys(t, ca.InitOptions{Dir: t.TempDir(), Type: "rsa2048"}).Signing[0].Certificate
 	l, err := New(Options{For: "initramfs-tools", Certs: []*x509.Certificate{cert, other},
 		Config: configOf(t, "CONFIG_IMA_LOAD_X509=y\nCONFIG_IMA_X509_PATH=\"/etc/keys/own.der\"\n")})
 	if err != nil {

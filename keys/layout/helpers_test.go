@@ -3,7 +3,7 @@ package layout
 import (
 	"testing"
 
-	"github.com/imaseal/imaseal/keys"
+	"github.com/imaseal/imaseal/keys/ca"
 	"github.com/imaseal/imaseal/keys/keystest"
 )
 
@@ -16,9 +16,9 @@ var (
 )
 
 // initKeys makes new keys.
-func initKeys(t testing.TB, o keys.InitOptions) *keys.InitResult {
+func initKeys(t testing.TB, o ca.InitOptions) *ca.InitResult {
 	t.Helper()
-	r, err := keys.Init(t.Context(), o)
+	r, err := ca.Init(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,13 +9,14 @@ import (
 	"testing"
 
 	"github.com/imaseal/imaseal/keys"
+	"github.com/imaseal/imaseal/keys/ca"
 	"github.com/imaseal/imaseal/keys/kernel"
 )
 
 // madeKeys makes a CA with a signing key below dir.
-func madeKeys(t testing.TB, dir string) (ca, cert *x509.Certificate) {
+func madeKeys(t testing.TB, dir string) (caCert, cert *x509.Certificate) {
 	t.Helper()
-	made := initKeys(t, keys.InitOptions{Dir: dir, Type: "p256"})
+	made := initKeys(t, ca.InitOptions{Dir: dir, Type: "p256"})
 	cas, err := keys.LoadCertificates(made.CACert)
 	if err != nil {
 		t.Fatal(err)
@@ -33,12 +34,12 @@ func configOf(t testing.TB, text string) *kernel.Config {
 }
 
 func TestLayouts(t *testing.T) {
-	ca, cert := madeKeys(t, t.TempDir())
+	caCert, cert := madeKeys(t, t.TempDir())
 	id, _, err := keys.KeyID(cert, cert.PublicKey)
 	if err != nil {
 		t.Fatal(err)
 	}
-	caID, _, err := keys.KeyID(ca, ca.PublicKey)
+	caID, _, err := keys.KeyID(caCert, caCert.PublicKey)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,9 +56,9 @@ func TestLayouts(t *testing.T) {
 		{"dracut", nil, nil, []string{"etc/keys/ima/" + der, "etc/dracut.conf.d/98-imaseal.conf"}},
 		{"dracut", nil, loads, []string{"etc/keys/ima/" + der, "etc/keys/own.der", "etc/dracut.conf.d/98-imaseal.conf"}},
 		{"fedora", nil, nil, []string{"etc/keys/ima/" + der, "etc/dracut.conf.d/98-imaseal.conf"}},
-		{"fedora", []*x509.Certificate{ca}, nil, []string{"etc/keys/ima/" + der, "etc/dracut.conf.d/98-imaseal.conf", "etc/keys/mok/" + caID.String() + ".der"}},
+		{"fedora", []*x509.Certificate{caCert}, nil, []string{"etc/keys/ima/" + der, "etc/dracut.conf.d/98-imaseal.conf", "etc/keys/mok/" + caID.String() + ".der"}},
 		{"initramfs-tools", nil, nil, []string{"etc/keys/ima/" + der, "etc/initramfs-tools/hooks/imaseal-keys", "etc/initramfs-tools/scripts/init-bottom/imaseal-keys"}},
-		{"mok", []*x509.Certificate{ca}, nil, []string{"etc/keys/mok/" + caID.String() + ".der"}},
+		{"mok", []*x509.Certificate{caCert}, nil, []string{"etc/keys/mok/" + caID.String() + ".der"}},
 	} {
 		l, err := New(Options{For: test.system, Certs: []*x509.Certificate{cert, cert}, CAs: test.cas, Config: test.config})
 		if err != nil {
@@ -94,7 +95,7 @@ func TestLayouts(t *testing.T) {
 }
 
 func TestNewRefuses(t *testing.T) {
-	ca, cert := madeKeys(t, t.TempDir())
+	caCert, cert := madeKeys(t, t.TempDir())
 	twin := *cert // another key that claims the same identifier
 	_, other := madeKeys(t, t.TempDir())
 	twin.PublicKey, twin.Raw = other.PublicKey, other.Raw
@@ -108,7 +109,7 @@ func TestNewRefuses(t *testing.T) {
 	}{
 		{"no system", Options{Certs: []*x509.Certificate{cert}}, "fedora"},
 		{"no certificate", Options{For: "debian"}, "--cert"},
-		{"a CA that is to sign", Options{For: "debian", Certs: []*x509.Certificate{ca}}, "--ca-cert"},
+		{"a CA that is to sign", Options{For: "debian", Certs: []*x509.Certificate{caCert}}, "--ca-cert"},
 		{"machine owner keys without a CA", Options{For: "mok", Certs: []*x509.Certificate{cert}}, "--ca-cert"},
 		{"two keys with one key id", Options{For: "debian", Certs: []*x509.Certificate{cert, &twin}}, "same key id"},
 		{"two certificates of one key", Options{For: "debian", Certs: []*x509.Certificate{cert, &renewed}}, "one key"},
@@ -124,7 +125,7 @@ func TestNewRefuses(t *testing.T) {
 // What dracut's ima-keys-load.sh does with each file in /etc/keys/ima.
 func TestLayoutIsImportedByEvmctl(t *testing.T) {
 	need(t, "evmctl", "keyctl")
-	rsa := initKeys(t, keys.InitOptions{Dir: t.TempDir(), Type: "rsa2048"}).Signing[0].Certificate
+	rsa := initKeys(t, ca.InitOptions{Dir: t.TempDir(), Type: "rsa2048"}).Signing[0].Certificate
 	l, err := New(Options{For: "dracut", Certs: []*x509.Certificate{rsa}})
 	if err != nil {
 		t.Fatal(err)

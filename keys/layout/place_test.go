@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/imaseal/imaseal/keys"
+	"github.com/imaseal/imaseal/keys/ca"
 	"github.com/imaseal/imaseal/sign"
 )
 
@@ -90,12 +91,12 @@ func TestPlaceOverOtherFiles(t *testing.T) {
 	l := dracutLayout(t, cert)
 	certFile, conf := l.Files[0].Path, l.Files[1].Path
 	// Another certificate of the same key, as after a renewal.
-	ca, err := keys.OpenCA(t.Context(), filepath.Join(keysDir, "ca.key"), filepath.Join(keysDir, "ca.crt"), keys.OpenOptions{}, time.Now())
+	authority, err := ca.Open(t.Context(), filepath.Join(keysDir, "ca.key"), filepath.Join(keysDir, "ca.crt"), keys.OpenOptions{}, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer ca.Close()
-	renewed, err := ca.Issue(t.Context(), keys.IssueOptions{Request: &keys.Request{PublicKey: cert.PublicKey}, Name: "renewed", Out: filepath.Join(t.TempDir(), "renewed")})
+	defer authority.Close()
+	renewed, err := authority.Issue(t.Context(), ca.IssueOptions{Request: &ca.Request{PublicKey: cert.PublicKey}, Name: "renewed", Out: filepath.Join(t.TempDir(), "renewed")})
 	if err != nil {
 		t.Fatal(err)
 	}

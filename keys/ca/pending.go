@@ -1,4 +1,4 @@
-package keys
+package ca
 
 import (
 	"errors"
@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/imaseal/imaseal/keys"
 )
 
 // How a set of files comes into a folder so that a killed process does no harm:
@@ -223,7 +225,7 @@ func (p *pendingFolder) place() error {
 // list returns the names of the files that are to be in place. There are none when
 // the process was killed at its last step.
 func (p *pendingFolder) list() ([]string, error) {
-	data, err := readKeyFile(filepath.Join(p.pending(), listName))
+	data, _, err := keys.ReadPrivateKeyFile(filepath.Join(p.pending(), listName))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}

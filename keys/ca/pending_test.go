@@ -1,4 +1,4 @@
-package keys
+package ca
 
 import (
 	"context"
@@ -15,6 +15,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/imaseal/imaseal/keys"
 )
 
 // killedOptions are those of the run that TestInitIsKilled kills.
@@ -92,12 +94,12 @@ func TestInitIsKilled(t *testing.T) {
 				}
 			}
 			for _, name := range []string{"one", "two"} {
-				key, err := Open(t.Context(), filepath.Join(dir, "keys", name+".key"), OpenOptions{})
+				key, err := keys.Open(t.Context(), filepath.Join(dir, "keys", name+".key"), keys.OpenOptions{})
 				if err != nil {
 					t.Fatal(err)
 				}
 				cert := loadCertificate(t, filepath.Join(dir, "keys", name+".crt"))
-				if err := errors.Join(Match(cert, key.Public()), ChainsTo(cert, certificates(t, filepath.Join(dir, "ca/ca.crt")))); err != nil {
+				if err := errors.Join(keys.Match(cert, key.Public()), keys.ChainsTo(cert, certificates(t, filepath.Join(dir, "ca/ca.crt")))); err != nil {
 					t.Errorf("killed at %s %d: %v", call, n, err)
 				}
 			}

@@ -1,4 +1,4 @@
-package keys
+package ca
 
 import (
 	"bytes"
@@ -14,6 +14,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/imaseal/imaseal/keys"
 )
 
 func initKeys(t testing.TB, o InitOptions) *InitResult {
@@ -183,7 +185,7 @@ func TestInitEncryptsKeysWithThePassphrase(t *testing.T) {
 		if exec.Command("openssl", "pkey", "-in", path, "-passin", "file:"+wrong, "-noout").Run() == nil {
 			t.Errorf("%s: openssl opens it with another passphrase", path)
 		}
-		key, err := Open(context.Background(), path, OpenOptions{Passphrase: answer(testPassphrase, nil)})
+		key, err := keys.Open(context.Background(), path, keys.OpenOptions{Passphrase: answer(testPassphrase, nil)})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -1,4 +1,4 @@
-package keys
+package ca
 
 import (
 	"context"
@@ -9,6 +9,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"github.com/imaseal/imaseal/keys"
 )
 
 // newFiles are a set of files that belong together. They are written all or not at
@@ -34,19 +36,11 @@ func (n *newFiles) addCertificate(path string, cert *x509.Certificate) {
 }
 
 func (n *newFiles) addKey(path string, key crypto.Signer, passphrase []byte) error {
-	der, err := x509.MarshalPKCS8PrivateKey(key)
+	text, err := keys.EncodePrivateKey(key, passphrase)
 	if err != nil {
 		return err
 	}
-	defer clear(der)
-	block := &pem.Block{Type: "PRIVATE KEY", Bytes: der}
-	if len(passphrase) > 0 {
-		block.Type = "ENCRYPTED PRIVATE KEY"
-		if block.Bytes, err = encryptKey(der, passphrase); err != nil {
-			return err
-		}
-	}
-	n.add(path, 0o600, pem.EncodeToMemory(block))
+	n.add(path, 0o600, text)
 	return nil
 }
 

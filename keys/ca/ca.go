@@ -1,4 +1,8 @@
-package keys
+// Package ca makes keys and certificates that kernels take: [Init] makes a CA and signing
+// keys, [Open] opens the [Authority] that issues and renews certificates, [MakeRequest]
+// asks one elsewhere. What it writes is whole in its place or not there, also when the
+// process is killed (pending.go), and no file is ever overwritten.
+package ca
 
 import (
 	"context"
@@ -13,6 +17,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/imaseal/imaseal/keys"
 	"github.com/imaseal/imaseal/keys/kernel"
 	"github.com/imaseal/imaseal/sign"
 )
@@ -27,26 +32,26 @@ const (
 	maxCommonName = 64
 )
 
-// A CA issues certificates. Close it.
-type CA struct {
+// An Authority is a CA, which issues certificates. Close it.
+type Authority struct {
 	// Certificate is one that kernels take for that of a CA.
 	Certificate *x509.Certificate
 	// Note is what a user should know about the CA, "" for nothing.
 	Note string
 
-	key *Key
+	key *keys.Key
 }
 
-// OpenCA opens the CA whose private key ref names, as [Open] does. Its certificate
-// is the one for that key in what cert names, as [OpenCertificates] takes it; if cert
-// is empty, the one that came with the key. A certificate that kernels would not take for that of a CA, or that
-// is not valid now, is an error.
-func OpenCA(ctx context.Context, ref, cert string, o OpenOptions, now time.Time) (*CA, error) {
+// Open opens the CA whose private key ref names, as [keys.Open] does. Its certificate
+// is the one for that key in what cert names, as [keys.OpenCertificates] takes it; if
+// cert is empty, the one that came with the key. A certificate that kernels would not
+// take for that of a CA, or that is not valid now, is an error.
+func Open(ctx context.Context, ref, cert string, o keys.OpenOptions, now time.Time) (*Authority, error) {
 	key, err := openCAKey(ctx, ref, o)
 	if err != nil {
 		return nil, err
 	}
-	ca, err := key.asCA(ctx, ref, cert, o, now)
+	ca, err := asAuthority(ctx, key, ref, cert, o, now)
 	if err != nil {
 		return nil, errors.Join(err, key.Close())
 	}
@@ -54,15 +59,15 @@ func OpenCA(ctx context.Context, ref, cert string, o OpenOptions, now time.Time)
 }
 
 // Close lets go of the CA's key.
-func (ca *CA) Close() error { return ca.key.Close() }
+func (ca *Authority) Close() error { return ca.key.Close() }
 
 // openCAKey opens the key of a CA. The prompt and the error say that it is this one.
-func openCAKey(ctx context.Context, ref string, o OpenOptions) (*Key, error) {
+func openCAKey(ctx context.Context, ref string, o keys.OpenOptions) (*keys.Key, error) {
 	if ask := o.Passphrase; ask != nil {
 		o.Passphrase = func(prompt string) ([]byte, error) { return ask("(CA) " + prompt) }
 	}
-	key, err := Open(ctx, ref, o)
-	if errors.Is(err, ErrWrongPassphrase) || errors.Is(err, errNoTerminal) {
+	key, err := keys.Open(ctx, ref, o)
+	if errors.Is(err, keys.ErrWrongPassphrase) || errors.Is(err, keys.ErrNoTerminal) {
 		return nil, fmt.Errorf("the CA's key: %w; for a CA these are --ca-passphrase-file and --ca-passphrase-fd", err)
 	}
 	if err != nil {
@@ -71,34 +76,37 @@ func openCAKey(ctx context.Context, ref string, o OpenOptions) (*Key, error) {
 	return key, nil
 }
 
-// asCA makes a CA of its key, with the certificate that cert names.
-func (k *Key) asCA(ctx context.Context, ref, cert string, o OpenOptions, now time.Time) (*CA, error) {
+// asAuthority makes a CA of its key, with the certificate that cert names.
+func asAuthority(ctx context.Context, k *keys.Key, ref, cert string, o keys.OpenOptions, now time.Time) (*Authority, error) {
 	where, certs := ref, []*x509.Certificate{k.Certificate}
 	if cert != "" {
 		var err error
-		if certs, err = OpenCertificates(ctx, cert, o); err != nil {
+		if certs, err = keys.OpenCertificates(ctx, cert, o); err != nil {
 			return nil, fmt.Errorf("the CA's certificate: %w", err)
 		}
 		where = cert
 	} else if k.Certificate == nil {
 		return nil, fmt.Errorf("there is no certificate of the CA beside its key %s: name its file by --ca-cert", ref)
 	}
-	ca := &CA{Certificate: certs[0], Note: k.Note, key: k}
+	ca := &Authority{Certificate: certs[0], Note: k.Note, key: k}
 	for _, c := range certs {
-		if Match(c, k.Public()) == nil {
+		if keys.Match(c, k.Public()) == nil {
 			ca.Certificate = c
 			break
 		}
 	}
-	if err := Match(ca.Certificate, k.Public()); err != nil {
+	if err := keys.Match(ca.Certificate, k.Public()); err != nil {
 		return nil, fmt.Errorf("%s: %w", where, err)
 	}
 	note, err := judgeCA(ca.Certificate)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", where, err)
 	}
-	ca.Note = joinNotes(ca.Note, note)
-	if err := CheckValidity(ca.Certificate, now); err != nil {
+	if note != "" && ca.Note != "" {
+		ca.Note += "; "
+	}
+	ca.Note += note
+	if err := keys.CheckValidity(ca.Certificate, now); err != nil {
 		return nil, fmt.Errorf("%s: %w", where, err)
 	}
 	return ca, nil
@@ -128,11 +136,11 @@ func newCACertificate(key crypto.Signer, template *x509.Certificate) (*x509.Cert
 }
 
 // issue makes the certificate of a signing key, for digital signatures only.
-func (ca *CA) issue(pub crypto.PublicKey, template *x509.Certificate) (*x509.Certificate, error) {
+func (ca *Authority) issue(pub crypto.PublicKey, template *x509.Certificate) (*x509.Certificate, error) {
 	if _, err := kernel.KeyTypeOf(pub); err != nil {
 		return nil, err
 	}
-	if Match(ca.Certificate, pub) == nil {
+	if keys.Match(ca.Certificate, pub) == nil {
 		return nil, errors.New("this is the key of the CA itself: a key that signs files must be another one")
 	}
 	template.KeyUsage = x509.KeyUsageDigitalSignature
@@ -141,7 +149,7 @@ func (ca *CA) issue(pub crypto.PublicKey, template *x509.Certificate) (*x509.Cer
 		return nil, err
 	}
 	// The kernel's rule, applied before anybody depends on the result.
-	return cert, ChainsTo(cert, []*x509.Certificate{ca.Certificate})
+	return cert, keys.ChainsTo(cert, []*x509.Certificate{ca.Certificate})
 }
 
 // certify makes a certificate for pub, version 3 with a random serial number. The

@@ -1,4 +1,4 @@
-package keys
+package ca
 
 import (
 	"maps"
@@ -108,7 +108,7 @@ func TestInitByACAWhoseKeyIsElsewhere(t *testing.T) {
 		"a certificate only":        {func(o *InitOptions) { o.CAKey, o.CACert = "", filepath.Join(dir, "ca/root.crt") }, "--ca-key"},
 		"a certificate of another":  {func(o *InitOptions) { o.CACert = r.Signing[0].Cert }, "is not for this key"},
 		"the key signs files, too":  {func(o *InitOptions) { o.CAKey = filepath.Join(dir, "leaf.pem") }, "came with the CA's key"},
-		"a kind of key not for CAs": {func(o *InitOptions) { o.CAKey = "testdata/private/ed25519.pem" }, "use an RSA or ECDSA key"},
+		"a kind of key not for CAs": {func(o *InitOptions) { o.CAKey = "../testdata/private/ed25519.pem" }, "use an RSA or ECDSA key"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			writeFile(t, filepath.Join(dir, "leaf.pem"), []byte(tree(t, dir)["one/signing.key"][5:]+tree(t, dir)["one/signing.crt"][5:]))

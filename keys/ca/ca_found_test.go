@@ -1,4 +1,4 @@
-package keys
+package ca
 
 import (
 	"errors"
@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/imaseal/imaseal/keys"
 )
 
 func TestInitIssuesByTheCAThatIsThere(t *testing.T) {
@@ -47,7 +49,7 @@ func TestInitOpensAnEncryptedCA(t *testing.T) {
 	tests := []struct {
 		name       string
 		passphrase []byte
-		ca         Passphrase
+		ca         keys.Passphrase
 		want       string
 	}{
 		{name: "by the passphrase of the new key", passphrase: secret},
@@ -71,7 +73,7 @@ func TestInitOpensAnEncryptedCA(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, err := Open(t.Context(), r.Signing[0].Key, OpenOptions{Passphrase: answer(string(tt.passphrase), nil)}); err != nil {
+			if _, err := keys.Open(t.Context(), r.Signing[0].Key, keys.OpenOptions{Passphrase: answer(string(tt.passphrase), nil)}); err != nil {
 				t.Error(err)
 			}
 		})
@@ -93,13 +95,13 @@ func TestInitRefusesACAThatKernelsWouldNotTake(t *testing.T) {
 		{name: "no identifier", extensions: "basicConstraints=CA:TRUE\nkeyUsage=keyCertSign\nsubjectKeyIdentifier=none\n", want: "no certificate of a CA"},
 		{name: "expired", extensions: caExtensions, now: time.Now().AddDate(11, 0, 0), want: "expired on"},
 		{name: "of another key", extensions: caExtensions, want: "not for this key", edit: func(t *testing.T, p pki) {
-			writeFile(t, p.Path("ca.key"), readTestdata(t, "private/p256-pkcs8.pem"))
+			writeFile(t, p.Path("ca.key"), readTestdata(t, "../../testdata/private/p256-pkcs8.pem"))
 		}},
 		{name: "no certificate at all", extensions: caExtensions, want: "ca.crt", edit: func(t *testing.T, p pki) {
-			writeFile(t, p.Path("ca.crt"), readTestdata(t, "private/p256-pkcs8.pem"))
+			writeFile(t, p.Path("ca.crt"), readTestdata(t, "../../testdata/private/p256-pkcs8.pem"))
 		}},
 		{name: "a key that cannot be read", extensions: caExtensions, want: "ca.key", edit: func(t *testing.T, p pki) {
-			writeFile(t, p.Path("ca.key"), readTestdata(t, "private/ed25519.pem"))
+			writeFile(t, p.Path("ca.key"), readTestdata(t, "../../testdata/private/ed25519.pem"))
 		}},
 	}
 	for _, tt := range tests {

@@ -1,4 +1,4 @@
-package keys
+package ca
 
 import (
 	"bytes"
@@ -12,10 +12,11 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/imaseal/imaseal/keys"
 	"github.com/imaseal/imaseal/sign"
 )
 
-// RenewOptions say what certificate [CA.Renew] makes.
+// RenewOptions say what certificate [Authority.Renew] makes.
 type RenewOptions struct {
 	// Old is the file of the certificate that is renewed, DER or PEM.
 	Old string
@@ -46,8 +47,8 @@ type Renewed struct {
 // has the same subject key identifier, hence the same key id, and what was signed
 // stays valid. The certificate of the CA itself is renewed by itself; its key stays.
 // The old files are not touched, and none is overwritten.
-func (ca *CA) Renew(ctx context.Context, o RenewOptions) (*Renewed, error) {
-	certs, err := LoadCertificates(o.Old)
+func (ca *Authority) Renew(ctx context.Context, o RenewOptions) (*Renewed, error) {
+	certs, err := keys.LoadCertificates(o.Old)
 	if err != nil {
 		return nil, err
 	}
@@ -72,7 +73,7 @@ func (ca *CA) Renew(ctx context.Context, o RenewOptions) (*Renewed, error) {
 			return nil, err
 		}
 	}
-	r.KeyFiles = keyFilesAt(trimEnding(base))
+	r.KeyFiles = keyFilesAt(keys.TrimEnding(base))
 	if old.IsCA {
 		return r, ca.renewItself(ctx, r, o, template)
 	}
@@ -135,9 +136,9 @@ func (r *Renewed) keepIdentifier(template *x509.Certificate) {
 
 // renewItself makes another certificate of the CA for its own key. Those that it has
 // issued chain to it as to the old one.
-func (ca *CA) renewItself(ctx context.Context, r *Renewed, o RenewOptions, template *x509.Certificate) error {
+func (ca *Authority) renewItself(ctx context.Context, r *Renewed, o RenewOptions, template *x509.Certificate) error {
 	switch {
-	case Match(r.Old, ca.key.Public()) != nil:
+	case keys.Match(r.Old, ca.key.Public()) != nil:
 		return fmt.Errorf("%s is the certificate of another CA: only a CA's own key renews it", o.Old)
 	case o.NewKey || o.Name != "":
 		return errors.New("the certificate of a CA keeps its key and its name, or nothing that it issued would chain to it: for a new CA use imaseal keys init")
@@ -164,7 +165,7 @@ var numbered = regexp.MustCompile(`^(.+)-([0-9]{1,3})$`)
 // NAME-2, or the first free number above that of NAME-2 where NAME is there too. A
 // number in the name of the first, such as a year, is left alone.
 func nextBase(path string) (string, error) {
-	base, n := trimEnding(path), 2
+	base, n := keys.TrimEnding(path), 2
 	if m := numbered.FindStringSubmatch(filepath.Base(base)); m != nil {
 		first := filepath.Join(filepath.Dir(base), m[1])
 		if taken, err := anyOf(first); err != nil {

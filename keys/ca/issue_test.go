@@ -1,4 +1,4 @@
-package keys
+package ca
 
 import (
 	"crypto/x509"
@@ -10,14 +10,15 @@ import (
 	"testing"
 	"time"
 
+	"github.com/imaseal/imaseal/keys"
 	"github.com/imaseal/imaseal/sign"
 )
 
 // testCA opens a CA that Init made in dir/ca, beside a signing key in dir/keys.
-func testCA(t testing.TB, dir string) *CA {
+func testCA(t testing.TB, dir string) *Authority {
 	t.Helper()
 	r := initKeys(t, InitOptions{Dir: filepath.Join(dir, "keys"), CADir: filepath.Join(dir, "ca"), Name: "Example"})
-	ca, err := OpenCA(t.Context(), r.CAKey, r.CACert, OpenOptions{}, time.Now())
+	ca, err := Open(t.Context(), r.CAKey, r.CACert, keys.OpenOptions{}, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -27,7 +28,7 @@ func testCA(t testing.TB, dir string) *CA {
 
 func loadRequest(t testing.TB, ref string) *Request {
 	t.Helper()
-	r, err := LoadRequest(t.Context(), ref, OpenOptions{Passphrase: answer(testPassphrase, nil)})
+	r, err := LoadRequest(t.Context(), ref, keys.OpenOptions{Passphrase: answer(testPassphrase, nil)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -163,7 +164,7 @@ func TestIssueRefuses(t *testing.T) {
 		if !strings.Contains(ref, ":") {
 			ref = p.Path(ref)
 		}
-		_, err := LoadRequest(t.Context(), ref, OpenOptions{})
+		_, err := LoadRequest(t.Context(), ref, keys.OpenOptions{})
 		checkError(t, err, tt.want)
 	}
 
@@ -194,7 +195,7 @@ func TestIssueRefuses(t *testing.T) {
 	}
 }
 
-func TestOpenCARefuses(t *testing.T) {
+func TestOpenRefuses(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	testCA(t, dir)
@@ -208,10 +209,10 @@ func TestOpenCARefuses(t *testing.T) {
 		{cert, cert, "the CA's key"},
 		{key, cert + ".missing", "the CA's certificate"},
 	} {
-		_, err := OpenCA(t.Context(), tt.key, tt.cert, OpenOptions{}, time.Now())
+		_, err := Open(t.Context(), tt.key, tt.cert, keys.OpenOptions{}, time.Now())
 		checkError(t, err, tt.want)
 	}
-	_, err := OpenCA(t.Context(), key, cert, OpenOptions{}, time.Now().AddDate(30, 0, 0))
+	_, err := Open(t.Context(), key, cert, keys.OpenOptions{}, time.Now().AddDate(30, 0, 0))
 	checkError(t, err, cert, "expired")
 
 	// A chain: the certificate that fits the key is taken. Key and certificate in one
@@ -219,7 +220,7 @@ func TestOpenCARefuses(t *testing.T) {
 	chain := writeFile(t, filepath.Join(dir, "chain.pem"), []byte(tree(t, dir)["keys/signing.crt"][5:]+tree(t, dir)["ca/ca.crt"][5:]))
 	both := writeFile(t, filepath.Join(dir, "both.pem"), []byte(tree(t, dir)["ca/ca.key"][5:]+tree(t, dir)["ca/ca.crt"][5:]))
 	for _, tt := range []struct{ key, cert string }{{key, chain}, {both, ""}} {
-		ca, err := OpenCA(t.Context(), tt.key, tt.cert, OpenOptions{}, time.Now())
+		ca, err := Open(t.Context(), tt.key, tt.cert, keys.OpenOptions{}, time.Now())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -235,14 +236,14 @@ func TestThePassphraseOfACAIsAskedForAsSuch(t *testing.T) {
 	dir := t.TempDir()
 	r := initKeys(t, InitOptions{Dir: filepath.Join(dir, "keys"), CADir: filepath.Join(dir, "ca"), Passphrase: []byte("of the key"), NewCAPassphrase: answer("of the CA", nil)})
 	for _, path := range []string{r.CAKey, r.Signing[0].Key} {
-		_, err := Open(t.Context(), path, OpenOptions{Passphrase: answer(map[bool]string{true: "of the CA", false: "of the key"}[path == r.CAKey], nil)})
+		_, err := keys.Open(t.Context(), path, keys.OpenOptions{Passphrase: answer(map[bool]string{true: "of the CA", false: "of the key"}[path == r.CAKey], nil)})
 		if err != nil {
 			t.Error(err)
 		}
 	}
 	var prompt string
 	ask := func(p string) ([]byte, error) { prompt = p; return []byte("of the key"), nil }
-	_, err := OpenCA(t.Context(), r.CAKey, r.CACert, OpenOptions{Passphrase: ask}, time.Now())
+	_, err := Open(t.Context(), r.CAKey, r.CACert, keys.OpenOptions{Passphrase: ask}, time.Now())
 	checkError(t, err, "the CA's key", "wrong passphrase", "--ca-passphrase-file")
 	if prompt != "(CA) Passphrase for "+r.CAKey+": " {
 		t.Errorf("the prompt is %q", prompt)

@@ -1,4 +1,4 @@
-package keys
+package ca
 
 import (
 	"context"
@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/imaseal/imaseal/keys"
 	"github.com/imaseal/imaseal/sign"
 )
 
@@ -43,7 +44,7 @@ type InitOptions struct {
 	// CAPassphrase is asked for the passphrase, or the PIN, of a CA that is there
 	// already; NewCAPassphrase for the one that a new CA's key is to have. If nil it
 	// is Passphrase, or none.
-	CAPassphrase, NewCAPassphrase Passphrase
+	CAPassphrase, NewCAPassphrase keys.Passphrase
 	Now                           time.Time
 }
 
@@ -100,7 +101,7 @@ func Init(ctx context.Context, o InitOptions) (*InitResult, error) {
 		r.CAKey = o.CAKey
 	}
 	folders := []string{o.Dir, o.CADir}
-	if path, ok := FileOf(o.CACert); ok {
+	if path, ok := keys.FileOf(o.CACert); ok {
 		folders = append(folders, filepath.Dir(path))
 	}
 	for _, dir := range folders {
@@ -212,7 +213,7 @@ func (o *InitOptions) subject(name string) string {
 
 // pathRef returns a path as a reference to it, whatever the folder is called.
 func pathRef(path string) string {
-	if _, ok := FileOf(path); !ok {
+	if _, ok := keys.FileOf(path); !ok {
 		return "./" + path
 	}
 	return path
@@ -227,7 +228,7 @@ func exists(path string) (bool, error) {
 }
 
 // ca opens the CA that is there, or makes one.
-func (o *InitOptions) ca(ctx context.Context, r *InitResult, files *newFiles) (*CA, error) {
+func (o *InitOptions) ca(ctx context.Context, r *InitResult, files *newFiles) (*Authority, error) {
 	key, cert := o.CAKey != "", false
 	var err error
 	if !key {
@@ -235,7 +236,7 @@ func (o *InitOptions) ca(ctx context.Context, r *InitResult, files *newFiles) (*
 			return nil, err
 		}
 	}
-	path, isFile := FileOf(r.CACert)
+	path, isFile := keys.FileOf(r.CACert)
 	if cert, err = exists(path); err != nil {
 		return nil, err
 	}
@@ -243,7 +244,7 @@ func (o *InitOptions) ca(ctx context.Context, r *InitResult, files *newFiles) (*
 	switch {
 	case key && cert:
 		r.CAFound = true
-		ca, err := OpenCA(ctx, r.CAKey, r.CACert, OpenOptions{Passphrase: o.oldCAPassphrase()}, o.Now)
+		ca, err := Open(ctx, r.CAKey, r.CACert, keys.OpenOptions{Passphrase: o.oldCAPassphrase()}, o.Now)
 		if err != nil {
 			return nil, fmt.Errorf("using the CA that is there: %w", err)
 		}
@@ -261,7 +262,7 @@ func (o *InitOptions) ca(ctx context.Context, r *InitResult, files *newFiles) (*
 }
 
 // oldCAPassphrase is what is asked for the passphrase of a CA that is there.
-func (o *InitOptions) oldCAPassphrase() Passphrase {
+func (o *InitOptions) oldCAPassphrase() keys.Passphrase {
 	if o.CAPassphrase == nil && len(o.Passphrase) > 0 {
 		return func(string) ([]byte, error) { return slices.Clone(o.Passphrase), nil }
 	}
@@ -270,14 +271,14 @@ func (o *InitOptions) oldCAPassphrase() Passphrase {
 
 // certifyCA opens a CA whose key is there, and makes its certificate if it came
 // without.
-func (o *InitOptions) certifyCA(ctx context.Context, r *InitResult, files *newFiles) (*CA, error) {
-	key, err := openCAKey(ctx, o.CAKey, OpenOptions{Passphrase: o.oldCAPassphrase()})
+func (o *InitOptions) certifyCA(ctx context.Context, r *InitResult, files *newFiles) (*Authority, error) {
+	key, err := openCAKey(ctx, o.CAKey, keys.OpenOptions{Passphrase: o.oldCAPassphrase()})
 	if err != nil {
 		return nil, err
 	}
 	r.CAFound = true
 	if key.Certificate != nil {
-		ca, err := key.asCA(ctx, o.CAKey, "", OpenOptions{}, o.Now)
+		ca, err := asAuthority(ctx, key, o.CAKey, "", keys.OpenOptions{}, o.Now)
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("the certificate that came with the CA's key: %w; name another one by --ca-cert", err), key.Close())
 		}
@@ -290,10 +291,10 @@ func (o *InitOptions) certifyCA(ctx context.Context, r *InitResult, files *newFi
 	}
 	files.addCertificate(r.CACert, cert)
 	r.CACertMade = true
-	return &CA{Certificate: cert, Note: key.Note, key: key}, nil
+	return &Authority{Certificate: cert, Note: key.Note, key: key}, nil
 }
 
-func (o *InitOptions) newCA(r *InitResult, files *newFiles) (*CA, error) {
+func (o *InitOptions) newCA(r *InitResult, files *newFiles) (*Authority, error) {
 	passphrase := o.Passphrase
 	if o.NewCAPassphrase != nil {
 		var err error
@@ -314,11 +315,11 @@ func (o *InitOptions) newCA(r *InitResult, files *newFiles) (*CA, error) {
 		return nil, err
 	}
 	files.addCertificate(r.CACert, cert)
-	return &CA{Certificate: cert, key: &Key{Signer: key}}, nil
+	return &Authority{Certificate: cert, key: &keys.Key{Signer: key}}, nil
 }
 
 // issue makes a signing key and its certificate.
-func (o *InitOptions) issue(ctx context.Context, ca *CA, k *KeyFiles, name string, files *newFiles) error {
+func (o *InitOptions) issue(ctx context.Context, ca *Authority, k *KeyFiles, name string, files *newFiles) error {
 	if err := ctx.Err(); err != nil { // a large key takes seconds to make
 		return err
 	}

@@ -1,4 +1,4 @@
-package keys
+package ca
 
 import (
 	"context"
@@ -11,9 +11,11 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/imaseal/imaseal/keys"
 )
 
-// IssueOptions say what certificate [CA.Issue] makes.
+// IssueOptions say what certificate [Authority.Issue] makes.
 type IssueOptions struct {
 	Request *Request
 	// Name is in the subject; if empty the request must bring a subject.
@@ -39,7 +41,7 @@ type Issued struct {
 // Issue makes a certificate for the key of a request, as [Init] does: nothing but the
 // public key and the subject are taken from the request. It refuses to overwrite a
 // file.
-func (ca *CA) Issue(ctx context.Context, o IssueOptions) (*Issued, error) {
+func (ca *Authority) Issue(ctx context.Context, o IssueOptions) (*Issued, error) {
 	if o.Now.IsZero() {
 		o.Now = time.Now()
 	}
@@ -65,7 +67,7 @@ func (ca *CA) Issue(ctx context.Context, o IssueOptions) (*Issued, error) {
 	if err := finishBefore(o.Out); err != nil {
 		return nil, err
 	}
-	made := &Issued{KeyFiles: keyFilesAt(trimEnding(o.Out))}
+	made := &Issued{KeyFiles: keyFilesAt(keys.TrimEnding(o.Out))}
 	made.Key = ""
 	if len(o.Request.Ignored) > 0 {
 		made.Warnings = append(made.Warnings, "not taken over from the request: "+strings.Join(o.Request.Ignored, ", "))
@@ -80,7 +82,11 @@ var emptySubject = []byte{0x30, 0}
 // certificate.
 func useSubject(template *x509.Certificate, raw []byte) error {
 	var names pkix.RDNSequence
-	if err := unmarshalAll(raw, &names); err != nil {
+	rest, err := asn1.Unmarshal(raw, &names)
+	if err == nil && len(rest) > 0 {
+		err = errors.New("trailing data")
+	}
+	if err != nil {
 		return fmt.Errorf("parsing the subject: %w", err)
 	}
 	template.RawSubject = asn1.RawContent(raw)
@@ -90,7 +96,7 @@ func useSubject(template *x509.Certificate, raw []byte) error {
 }
 
 // write issues the certificate and writes the files, after what is in files already.
-func (ca *CA) write(ctx context.Context, made *Issued, pub crypto.PublicKey, template *x509.Certificate, others []string, files newFiles) error {
+func (ca *Authority) write(ctx context.Context, made *Issued, pub crypto.PublicKey, template *x509.Certificate, others []string, files newFiles) error {
 	if err := refuseExisting(made.Cert, made.DER); err != nil {
 		return err
 	}
@@ -113,12 +119,3 @@ func (ca *CA) write(ctx context.Context, made *Issued, pub crypto.PublicKey, tem
 }
 
 func shortDate(t time.Time) string { return t.UTC().Format(time.DateOnly) }
-
-// trimEnding takes the ending of a certificate, a key or a request off a path.
-func trimEnding(path string) string {
-	switch ext := filepath.Ext(path); ext {
-	case ".crt", ".der", ".pem", ".cer", ".x509", ".key", ".csr", ".pub", ".priv":
-		return strings.TrimSuffix(path, ext)
-	}
-	return path
-}

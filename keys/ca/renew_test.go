@@ -1,4 +1,4 @@
-package keys
+package ca
 
 import (
 	"bytes"
@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/imaseal/imaseal/keys"
 	"github.com/imaseal/imaseal/sign"
 )
 
@@ -28,7 +29,7 @@ func TestRenewKeepsTheKeyAndItsID(t *testing.T) {
 	oldCert := loadCertificate(t, old)
 	for _, path := range []string{r.Cert, r.DER} {
 		cert := loadCertificate(t, path)
-		if err := Match(cert, oldCert.PublicKey); err != nil {
+		if err := keys.Match(cert, oldCert.PublicKey); err != nil {
 			t.Error(err)
 		}
 		if !bytes.Equal(cert.SubjectKeyId, oldCert.SubjectKeyId) || !bytes.Equal(cert.RawSubject, oldCert.RawSubject) || cert.SerialNumber.Cmp(oldCert.SerialNumber) == 0 {
@@ -71,12 +72,12 @@ func TestRenewMakesANewKey(t *testing.T) {
 		if want := filepath.Join(dir, "keys/signing-"+string(rune('2'+i))); r.Key != want+".key" || r.Cert != want+".crt" || r.DER != want+".der" {
 			t.Errorf("it made %+v", r.KeyFiles)
 		}
-		key, err := Open(t.Context(), r.Key, OpenOptions{Passphrase: answer(testPassphrase, nil)})
+		key, err := keys.Open(t.Context(), r.Key, keys.OpenOptions{Passphrase: answer(testPassphrase, nil)})
 		if err != nil {
 			t.Fatal(err)
 		}
 		cert := loadCertificate(t, r.Cert)
-		if err := Match(cert, key.Public()); err != nil {
+		if err := keys.Match(cert, key.Public()); err != nil {
 			t.Error(err)
 		}
 		if key.Public().(interface{ Equal(crypto.PublicKey) bool }).Equal(r.Old.PublicKey) || r.KeyID == r.OldKeyID || typeOf(cert.PublicKey) != tt.want || cert.Subject.String() != tt.subject {
@@ -143,7 +144,7 @@ func TestRenewOfTheCAItself(t *testing.T) {
 		t.Errorf("the extensions are %q, not %q", got, want)
 	}
 	runOpenSSL(t, "verify", "-x509_strict", "-check_ss_sig", "-CAfile", r.Cert, filepath.Join(dir, "keys/signing.crt"))
-	if err := ChainsTo(loadCertificate(t, filepath.Join(dir, "keys/signing.crt")), certificates(t, r.Cert)); err != nil {
+	if err := keys.ChainsTo(loadCertificate(t, filepath.Join(dir, "keys/signing.crt")), certificates(t, r.Cert)); err != nil {
 		t.Error(err)
 	}
 	for _, o := range []RenewOptions{{Old: old, NewKey: true}, {Old: old, Name: "x"}} {

@@ -1,4 +1,4 @@
-package keys
+package ca
 
 import (
 	"crypto/sha256"
@@ -12,15 +12,16 @@ import (
 	"testing"
 	"time"
 
+	"github.com/imaseal/imaseal/keys"
 	"github.com/imaseal/imaseal/sign"
 )
 
 // checkWithTools has the key sign, and evmctl and openssl judge: a file signature by
 // the certificate as kernels load it, and one over data by the public key.
-func checkWithTools(t *testing.T, key *Key, cert *x509.Certificate) {
+func checkWithTools(t *testing.T, key *keys.Key, cert *x509.Certificate) {
 	t.Helper()
 	dir := t.TempDir()
-	id, warning, err := KeyID(cert, key.Public())
+	id, warning, err := keys.KeyID(cert, key.Public())
 	if err != nil || warning != "" {
 		t.Fatalf("%q, %v", warning, err)
 	}
@@ -67,12 +68,12 @@ func TestToolsTakeWhatIsMadeHere(t *testing.T) {
 			}
 			dir := t.TempDir()
 			r := initKeys(t, InitOptions{Dir: filepath.Join(dir, "keys"), CADir: filepath.Join(dir, "ca"), Type: keyType})
-			ca, err := OpenCA(t.Context(), r.CAKey, r.CACert, OpenOptions{}, time.Now())
+			ca, err := Open(t.Context(), r.CAKey, r.CACert, keys.OpenOptions{}, time.Now())
 			if err != nil {
 				t.Fatal(err)
 			}
 			path := r.Signing[0].Key
-			key, err := Open(t.Context(), path, OpenOptions{})
+			key, err := keys.Open(t.Context(), path, keys.OpenOptions{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -122,7 +123,7 @@ func TestKeysOfOpenSSLSign(t *testing.T) {
 			p := pki{Dir: t.TempDir()}
 			writeFile(t, p.Path("passphrase"), []byte(testPassphrase))
 			shell(t, p.Dir, script)
-			key, err := Open(t.Context(), p.Path("key"), OpenOptions{Passphrase: answer(testPassphrase, nil)})
+			key, err := keys.Open(t.Context(), p.Path("key"), keys.OpenOptions{Passphrase: answer(testPassphrase, nil)})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -131,7 +132,7 @@ func TestKeysOfOpenSSLSign(t *testing.T) {
 			shell(t, p.Dir, `openssl req -new -key key -passin file:passphrase -subj /CN=key -out csr
 				openssl x509 -req -in csr -CA ca.crt -CAkey ca.key -CAcreateserial -extfile /dev/stdin -out theirs.crt <<end
 `+leafExtensions+"end\n")
-			ca, err := OpenCA(t.Context(), p.Path("ca.key"), p.Path("ca.crt"), OpenOptions{}, time.Now())
+			ca, err := Open(t.Context(), p.Path("ca.key"), p.Path("ca.crt"), keys.OpenOptions{}, time.Now())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -141,7 +142,7 @@ func TestKeysOfOpenSSLSign(t *testing.T) {
 			}
 			for _, cert := range []*x509.Certificate{loadCertificate(t, p.Path("theirs.crt")), ours.Certificate} {
 				checkWithTools(t, key, cert)
-				if err := ChainsTo(cert, []*x509.Certificate{ca.Certificate}); err != nil {
+				if err := keys.ChainsTo(cert, []*x509.Certificate{ca.Certificate}); err != nil {
 					t.Error(err)
 				}
 			}
@@ -183,38 +184,38 @@ func TestKeysOfEvmctlsExamples(t *testing.T) {
 	t.Run("as shipped", func(t *testing.T) {
 		p := scene(t, "")
 		for _, name := range []string{"privkey_ima.pem", "privkey_evm.pem"} {
-			key, err := Open(t.Context(), p.Path(name), OpenOptions{})
+			key, err := keys.Open(t.Context(), p.Path(name), keys.OpenOptions{})
 			if err != nil {
 				t.Fatal(err)
 			}
 			_, err = sign.NewSigner(key.Signer, 1)
 			checkError(t, err, "1024 bits is too short")
 		}
-		_, err := LoadRequest(t.Context(), p.Path("csr_ima.pem"), OpenOptions{})
+		_, err := LoadRequest(t.Context(), p.Path("csr_ima.pem"), keys.OpenOptions{})
 		checkError(t, err, "1024 bits is too short")
 	})
 	t.Run("of today", func(t *testing.T) {
 		p := scene(t, "s/default_bits = 1024/default_bits = 2048/; s/-sha1/-sha256/")
 		for name, cert := range map[string]string{"privkey_ima.pem": "x509_ima.der", "privkey_evm.pem": "x509_evm.der"} {
-			key, err := Open(t.Context(), p.Path(name), OpenOptions{})
+			key, err := keys.Open(t.Context(), p.Path(name), keys.OpenOptions{})
 			if err != nil {
 				t.Fatal(err)
 			}
 			checkWithTools(t, key, loadCertificate(t, p.Path(cert)))
 		}
-		if err := ChainsTo(loadCertificate(t, p.Path("x509_ima.der")), certificates(t, p.Path("ima-local-ca.pem"))); err != nil {
+		if err := keys.ChainsTo(loadCertificate(t, p.Path("x509_ima.der")), certificates(t, p.Path("ima-local-ca.pem"))); err != nil {
 			t.Error(err)
 		}
 
 		// Their CA issues here, and our CA issues for their request.
-		theirs, err := OpenCA(t.Context(), p.Path("ima-local-ca.priv"), p.Path("ima-local-ca.x509"), OpenOptions{Passphrase: answer(passphrase, nil)}, time.Now())
+		theirs, err := Open(t.Context(), p.Path("ima-local-ca.priv"), p.Path("ima-local-ca.x509"), keys.OpenOptions{Passphrase: answer(passphrase, nil)}, time.Now())
 		if err != nil {
 			t.Fatal(err)
 		}
 		if !strings.Contains(theirs.Note, ".machine") {
 			t.Errorf("their CA has no key usage; the note is %q", theirs.Note)
 		}
-		for ca, file := range map[*CA]string{theirs: p.Path("ima-local-ca.pem"), testCA(t, p.Dir): p.Path("ca/ca.crt")} {
+		for ca, file := range map[*Authority]string{theirs: p.Path("ima-local-ca.pem"), testCA(t, p.Dir): p.Path("ca/ca.crt")} {
 			out := filepath.Join(t.TempDir(), "out")
 			made, err := ca.Issue(t.Context(), IssueOptions{Request: loadRequest(t, p.Path("csr_ima.pem")), Out: out})
 			if err != nil {
@@ -253,7 +254,7 @@ func TestKeysOfKernelBuilds(t *testing.T) {
 	writeFile(t, p.Path("x509.genkey"), []byte(kernelConfig))
 	shell(t, p.Dir, `openssl req -new -nodes -utf8 -sha256 -days 36500 -batch -x509 -config x509.genkey \
 		-outform PEM -out signing_key.pem -keyout signing_key.pem`)
-	key, err := Open(t.Context(), p.Path("signing_key.pem"), OpenOptions{})
+	key, err := keys.Open(t.Context(), p.Path("signing_key.pem"), keys.OpenOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -261,7 +262,7 @@ func TestKeysOfKernelBuilds(t *testing.T) {
 		t.Fatal("the certificate in the file is not found")
 	}
 	checkWithTools(t, key, key.Certificate)
-	id, _, err := KeyID(key.Certificate, key.Public())
+	id, _, err := keys.KeyID(key.Certificate, key.Public())
 	if theirs := evmctlKeyID(t, "-k", p.Path("signing_key.pem")); err != nil || theirs != id {
 		t.Errorf("evmctl signs with key id %s, want %s, %v", theirs, id, err)
 	}
@@ -275,7 +276,7 @@ func TestKeysOfKernelBuilds(t *testing.T) {
 	}
 
 	shell(t, p.Dir, `openssl req -nodes -new -x509 -newkey rsa:2048 -keyout MOK.priv -outform DER -out MOK.der -days 36500 -subj "/CN=My Name/"`)
-	mok, err := OpenCA(t.Context(), p.Path("MOK.priv"), p.Path("MOK.der"), OpenOptions{}, time.Now())
+	mok, err := Open(t.Context(), p.Path("MOK.priv"), p.Path("MOK.der"), keys.OpenOptions{}, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -284,10 +285,10 @@ func TestKeysOfKernelBuilds(t *testing.T) {
 		t.Fatal(err)
 	}
 	checkWithTools(t, key, made.Certificate)
-	owner, err := Open(t.Context(), p.Path("MOK.priv"), OpenOptions{})
+	owner, err := keys.Open(t.Context(), p.Path("MOK.priv"), keys.OpenOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	checkWithTools(t, owner, loadCertificate(t, p.Path("MOK.der")))
-	checkError(t, ChainsTo(loadCertificate(t, p.Path("MOK.der")), []*x509.Certificate{mok.Certificate}), "kernels refuse it in .ima")
+	checkError(t, keys.ChainsTo(loadCertificate(t, p.Path("MOK.der")), []*x509.Certificate{mok.Certificate}), "kernels refuse it in .ima")
 }

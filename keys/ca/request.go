@@ -1,4 +1,4 @@
-package keys
+package ca
 
 import (
 	"bytes"
@@ -16,6 +16,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/imaseal/imaseal/keys"
 	"github.com/imaseal/imaseal/keys/kernel"
 )
 
@@ -35,10 +36,10 @@ const maxSubject = 1024
 
 // LoadRequest reads what ref names: a certificate request (PKCS #10), whose
 // signature must hold; a public key as SubjectPublicKeyInfo or PKCS #1, PEM or DER;
-// or a key that [Open] opens, of which the public part is taken.
-func LoadRequest(ctx context.Context, ref string, o OpenOptions) (*Request, error) {
-	if name, path := splitRef(ref); name == "file" {
-		data, err := readKeyFile(path)
+// or a key that [keys.Open] opens, of which the public part is taken.
+func LoadRequest(ctx context.Context, ref string, o keys.OpenOptions) (*Request, error) {
+	if path, ok := keys.FileOf(ref); ok {
+		data, _, err := keys.ReadPrivateKeyFile(path)
 		if err != nil {
 			return nil, err
 		}
@@ -51,8 +52,8 @@ func LoadRequest(ctx context.Context, ref string, o OpenOptions) (*Request, erro
 			return r, nil
 		}
 	}
-	key, err := Open(ctx, ref, o)
-	if errors.Is(err, errNoKey) {
+	key, err := keys.Open(ctx, ref, o)
+	if errors.Is(err, keys.ErrNoKey) {
 		return nil, fmt.Errorf("%s: this is no certificate request and no key, neither PEM nor DER", ref)
 	}
 	if err != nil {
@@ -65,11 +66,11 @@ func LoadRequest(ctx context.Context, ref string, o OpenOptions) (*Request, erro
 // parseRequest reads a certificate request or a public key. It returns nil when data
 // is neither: a private key, perhaps.
 func parseRequest(data []byte) (*Request, error) {
-	if !bytes.Contains(data, pemStart) {
+	if !bytes.Contains(data, []byte("-----BEGIN ")) {
 		if r, err := parseRequestDER(data); r != nil || err != nil {
 			return r, err
 		}
-		pub, err := parsePublicKey(data)
+		pub, err := keys.ParsePublicKey(data)
 		if err != nil {
 			return nil, nil
 		}
@@ -89,7 +90,7 @@ func parseRequest(data []byte) (*Request, error) {
 			}
 			return r, err
 		case "PUBLIC KEY", "RSA PUBLIC KEY":
-			pub, err := parsePublicKey(block.Bytes)
+			pub, err := keys.ParsePublicKey(block.Bytes)
 			if err != nil {
 				return nil, err
 			}
@@ -133,8 +134,8 @@ func parseRequestDER(der []byte) (*Request, error) {
 // requestFor judges the public key before anything is verified with it: with a huge
 // one that takes long.
 func requestFor(pub crypto.PublicKey) (*Request, error) {
-	if key, ok := pub.(*rsa.PublicKey); ok && key.N.BitLen() > MaxRSABits {
-		return nil, fmt.Errorf("an RSA key of %d bits is more than %d", key.N.BitLen(), MaxRSABits)
+	if key, ok := pub.(*rsa.PublicKey); ok && key.N.BitLen() > keys.MaxRSABits {
+		return nil, fmt.Errorf("an RSA key of %d bits is more than %d", key.N.BitLen(), keys.MaxRSABits)
 	}
 	if _, err := kernel.KeyTypeOf(pub); err != nil {
 		return nil, err

@@ -1,4 +1,4 @@
-package keys
+package ca
 
 import (
 	"context"
@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"github.com/imaseal/imaseal/keys"
 	"github.com/imaseal/imaseal/sign"
 )
 
@@ -37,14 +38,14 @@ func (o *InitOptions) missing(ctx context.Context, r *InitResult) (missing []int
 // isAsked returns an error when the files of an interrupted run are not those that
 // this one would make.
 func (o *InitOptions) isAsked(ctx context.Context, r *InitResult, files *KeyFiles, name string) error {
-	certs, err := LoadCertificates(files.Cert)
+	certs, err := keys.LoadCertificates(files.Cert)
 	if err != nil {
 		return err
 	}
 	cert := certs[0]
 	asked := newTemplate(signingName(o.subject(name)), o.Days, o.Now)
 	encrypted := false
-	key, err := openFile(ctx, files.Key, OpenOptions{Passphrase: func(string) ([]byte, error) {
+	key, err := keys.Open(ctx, "file:"+files.Key, keys.OpenOptions{Passphrase: func(string) ([]byte, error) {
 		encrypted = true
 		return slices.Clone(o.Passphrase), nil
 	}})
@@ -54,13 +55,13 @@ func (o *InitOptions) isAsked(ctx context.Context, r *InitResult, files *KeyFile
 	if err != nil {
 		return err
 	}
-	if err := Match(cert, key.Public()); err != nil {
+	if err := keys.Match(cert, key.Public()); err != nil {
 		return err
 	}
 	// Of a CA elsewhere the certificate may have come with its key.
-	cas, err := LoadCertificates(r.CACert)
+	cas, err := keys.LoadCertificates(r.CACert)
 	if err == nil {
-		err = ChainsTo(cert, cas)
+		err = keys.ChainsTo(cert, cas)
 	}
 	if err != nil && (o.CAKey == "" || !errors.Is(err, fs.ErrNotExist)) {
 		return err

@@ -1,4 +1,4 @@
-package keys
+package ca
 
 import (
 	"crypto"
@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/imaseal/imaseal/keys"
 )
 
 func TestLoadRequestReadsWhatOpenSSLWrites(t *testing.T) {
@@ -22,7 +24,7 @@ func TestLoadRequestReadsWhatOpenSSLWrites(t *testing.T) {
 		"rsa-pkcs1.pub":  {"rsa", "", ""},
 	} {
 		r := loadRequest(t, "testdata/requests/"+name)
-		if !publicKey(t, "private/"+tt.key+".pub").Equal(r.PublicKey) {
+		if !publicKey(t, "../../testdata/private/"+tt.key+".pub").Equal(r.PublicKey) {
 			t.Errorf("%s: this is another key", name)
 		}
 		template := newTemplate("", 1, testTime)
@@ -48,7 +50,7 @@ func TestMakeRequest(t *testing.T) {
 	need(t, "openssl")
 	dir := t.TempDir()
 	for _, name := range []string{"p256-pkcs8.pem", "rsa-pkcs8.pem"} {
-		key, err := Open(t.Context(), "testdata/private/"+name, OpenOptions{})
+		key, err := keys.Open(t.Context(), "../testdata/private/"+name, keys.OpenOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -80,7 +82,7 @@ func TestMakeRequestMakesAKey(t *testing.T) {
 	if err := MakeRequest(t.Context(), o); err != nil {
 		t.Fatal(err)
 	}
-	key, err := Open(t.Context(), o.NewKey, OpenOptions{Passphrase: answer(testPassphrase, nil)})
+	key, err := keys.Open(t.Context(), o.NewKey, keys.OpenOptions{Passphrase: answer(testPassphrase, nil)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -119,7 +121,7 @@ func (w wrongSigner) Sign(rand io.Reader, digest []byte, o crypto.SignerOpts) ([
 
 func TestAWrongSignatureIsNoticed(t *testing.T) {
 	t.Parallel()
-	key, err := Open(t.Context(), "testdata/private/p256-pkcs8.pem", OpenOptions{})
+	key, err := keys.Open(t.Context(), "../testdata/private/p256-pkcs8.pem", keys.OpenOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
