@@ -58,8 +58,8 @@ func thousands(n int64) string {
 	return digits
 }
 
-// A byteSize is a flag: a number of bytes with an optional K, M, G or T behind it,
-// which count by 1024.
+// A byteSize is a flag: a number of bytes above 0 with an optional K, M, G or T behind
+// it, which count by 1024.
 type byteSize int64
 
 const sizeUnits = "KMGT"
@@ -83,7 +83,7 @@ func (s *byteSize) Set(text string) error {
 		}
 	}
 	n, err := strconv.ParseInt(number, 10, 64)
-	if err != nil || n < 0 || n > math.MaxInt64>>shift {
+	if err != nil || n < 1 || n > math.MaxInt64>>shift {
 		return fmt.Errorf("%q is no size: write a number of bytes such as 512M or 2G", text)
 	}
 	*s = byteSize(n << shift)

@@ -287,7 +287,10 @@ func (c *Cache) write() {
 
 // wrap puts the path in front of err, once.
 func wrap(path string, err error) error {
-	if strings.Contains(err.Error(), path) {
+	switch text := err.Error(); {
+	case strings.HasPrefix(text, "cache: "), strings.HasPrefix(text, "cache "+path+": "):
+		return err
+	case strings.Contains(text, path):
 		return fmt.Errorf("cache: %w", err)
 	}
 	return fmt.Errorf("cache %s: %w", path, err)
