@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
@@ -51,6 +52,11 @@ type certCard struct {
 	NotAfter  string   `json:"not_after"`
 	Usage     []string `json:"usage"`
 	CA        bool     `json:"ca"`
+	// Fingerprint is the SHA-256 of the certificate in DER.
+	Fingerprint string `json:"fingerprint"`
+	// BlacklistName is what keeps the certificate out of keyrings when it is in
+	// .blacklist: kernel.BlacklistName.
+	BlacklistName string `json:"blacklist_name,omitempty"`
 	// Role is roleCA or roleSigning.
 	Role string `json:"role"`
 }
@@ -109,6 +115,7 @@ func newCertCard(cert *x509.Certificate, ways kernel.KeyIdentifiers) *certCard {
 		AKID: hex.EncodeToString(cert.AuthorityKeyId), Signature: cert.SignatureAlgorithm.String(),
 		NotBefore: cert.NotBefore.UTC().Format(time.RFC3339), NotAfter: cert.NotAfter.UTC().Format(time.RFC3339),
 		Usage: usageNames(cert), CA: cert.IsCA, Role: roleSigning,
+		Fingerprint: fmt.Sprintf("%x", sha256.Sum256(cert.Raw)), BlacklistName: kernel.BlacklistName(cert),
 	}
 	if isCA(cert) {
 		c.Role = roleCA
@@ -210,6 +217,8 @@ func (c *keyCard) print(w io.Writer) error {
 		line("subject", printable(d.Subject))
 		line("issuer", printable(d.Issuer))
 		line("serial number", d.Serial)
+		line("fingerprint", d.Fingerprint)
+		line("blacklist name", d.BlacklistName)
 		line("valid", d.NotBefore+" to "+d.NotAfter)
 		line("usage", strings.Join(d.Usage, ", "))
 		line("CA", map[bool]string{true: "yes", false: "no"}[d.CA])
