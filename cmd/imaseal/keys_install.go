@@ -74,20 +74,15 @@ func runKeysInstall(cmd *cobra.Command, o *keysInstallOptions) error {
 	if len(certs)+len(cas) == 0 && len(o.remove) == 0 {
 		return errors.New("nothing to do: name certificates by --cert, or key ids by --remove")
 	}
-	if err := o.removeKeys(cmd, root); err != nil || len(certs)+len(cas) == 0 {
-		return err
-	}
-	options := layout.Options{For: o.layout.system, Certs: certs, CAs: cas}
-	if options.For == "" {
-		if options.For, err = systemOf(root); err != nil {
+	// What is refused is refused before the first key goes: a machine must not be left
+	// without one.
+	var l *layout.Layout
+	if len(certs)+len(cas) > 0 {
+		if l, err = o.plan(out, root, layout.Options{For: o.layout.system, Certs: certs, CAs: cas}); err != nil {
 			return err
 		}
 	}
-	if err := o.judge(out, root, &options); err != nil {
-		return err
-	}
-	l, err := layout.New(options)
-	if err != nil {
+	if err := o.removeKeys(cmd, root); err != nil || l == nil {
 		return err
 	}
 	placed, err := l.Place(cmd.Context(), root, layout.PlaceOptions{Update: true, Force: o.force, DryRun: o.dryRun})
@@ -102,6 +97,20 @@ func runKeysInstall(cmd *cobra.Command, o *keysInstallOptions) error {
 		}
 	}
 	return printPlaced(cmd.OutOrStdout(), o.root, placed, l.Next)
+}
+
+// plan makes the layout of the system, where its kernels have nothing against it.
+func (o *keysInstallOptions) plan(out *output, root *os.Root, options layout.Options) (*layout.Layout, error) {
+	if options.For == "" {
+		var err error
+		if options.For, err = systemOf(root); err != nil {
+			return nil, err
+		}
+	}
+	if err := o.judge(out, root, &options); err != nil {
+		return nil, err
+	}
+	return layout.New(options)
 }
 
 // judge asks every kernel of the system, and remembers one that loads a certificate by
@@ -136,6 +145,14 @@ func (o *keysInstallOptions) removeKeys(cmd *cobra.Command, root *os.Root) error
 	if len(o.remove) == 0 {
 		return nil
 	}
+	var ids []sign.KeyID
+	for _, text := range o.remove {
+		id, err := sign.ParseKeyID(text)
+		if err != nil {
+			return err
+		}
+		ids = append(ids, id)
+	}
 	configs, err := kernel.FindConfigs(root)
 	if err != nil {
 		return err
@@ -146,11 +163,7 @@ func (o *keysInstallOptions) removeKeys(cmd *cobra.Command, root *os.Root) error
 			own = append(own, name)
 		}
 	}
-	for _, text := range o.remove {
-		id, err := sign.ParseKeyID(text)
-		if err != nil {
-			return err
-		}
+	for _, id := range ids {
 		names, err := layout.Remove(root, id, own, o.dryRun)
 		action := layout.Removed
 		if o.dryRun {
