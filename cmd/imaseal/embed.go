@@ -53,7 +53,7 @@ Packages that the key has signed already, with this selection, are left as they 
 			return runEmbed(cmd.Context(), o.out.open(cmd), &o, cmd.InOrStdin(), args[0], args[1:])
 		},
 	}
-	cmd.Flags().StringVar(&o.cert, "cert", "", "certificate `FILE` of the key that signed, PEM or DER (required)")
+	cmd.Flags().StringVar(&o.cert, "cert", "", "certificate of the key that signed, a `FILE` in PEM or DER, or a pkcs11: URI (required)")
 	o.selected.add(cmd)
 	o.passphrase.add(cmd)
 	o.rewrite.add(cmd, "replace file signatures that are there, and in an RPM an OpenPGP signature")

@@ -32,9 +32,10 @@ func newKeysCheckCommand() *cobra.Command {
 		Short: "Tell whether a kernel verifies file signatures by the keys of certificates",
 		Long: strings.TrimSpace(`
 Asks the running kernel (imaseal keys check signing.crt), or one whose configuration is
-given: does it verify by keys of this kind? Would its keyring take the certificate, and is it in .ima or _ima? Is the key
-that issued it in .builtin_trusted_keys, .secondary_trusted_keys or .machine? Is it
-blacklisted? It says what to do next, and changes nothing.
+given: does it verify by keys of this kind? Would its keyring take the certificate, and
+is it in .ima or _ima? Is the key that issued it in .builtin_trusted_keys,
+.secondary_trusted_keys or .machine? Is it blacklisted? It says what to do next, and
+changes nothing.
 
 The configuration of the running kernel is looked for in /proc/config.gz, /boot and
 /usr/lib/modules. The kernel's keyrings can be seen by root on the host only. With

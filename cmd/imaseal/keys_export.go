@@ -65,7 +65,7 @@ func newKeysExportCommand() *cobra.Command {
 Writes a tree below the folder DIR that is to be copied over the root of a machine, or
 into a package or an image, and tells what each file is and what to do there. Files
 that are there already are not overwritten.
-` + layoutHelp + exitStatusHelp),
+` + layoutHelp + "\n" + exitStatusHelp),
 		Example: examples(
 			`imaseal keys export --for debian --cert keys/signing.crt debian`,
 			`imaseal keys export --for fedora --cert keys/signing.crt --ca-cert keys/ca.crt fedora`),

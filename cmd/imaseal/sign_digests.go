@@ -78,6 +78,7 @@ build host for.`) + "\n" + exitStatusHelp + "\nA request that the rules do not a
 	fl.IntVarP(&o.jobs, "jobs", "j", runtime.NumCPU(), "`N` signatures are made at once by a key in a file (default all cores)")
 	fl.Lookup("jobs").DefValue = "0" // the help must not depend on the machine
 	o.out.add(cmd)
+	fl.Lookup("json").Usage = "print one JSON object, which needs --output"
 	return cmd
 }
 
