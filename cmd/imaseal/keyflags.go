@@ -71,7 +71,7 @@ func (k *signingKey) close() error {
 
 func (f *signingKeyFlags) add(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.key, "key", "", "private `KEY` that signs the files: a PEM or DER file, a pkcs11: URI, hashivault://NAME, awskms://, gcpkms://, azurekms:// or exec:PROGRAM (required)")
-	cmd.Flags().StringVar(&f.cert, "cert", "", "certificate of the key, a `FILE` in PEM or DER, or a pkcs11: URI; gives the key id (default the one beside the key)")
+	cmd.Flags().StringVar(&f.cert, "cert", "", "certificate of the key, a `FILE` in PEM or DER, or a pkcs11: URI; gives the key id (default the one in the file of the key, or on its token)")
 	cmd.Flags().StringVar(&f.keyID, "keyid", "", "key id in `HEX`, where it is not the certificate's")
 	cmd.Flags().BoolVar(&f.allowExpired, "allow-expired", false, "sign though the certificate is expired or not yet valid")
 	cmd.Flags().IntVar(&f.jobs, "sign-jobs", 0, "ask a token or a service for `N` signatures at once (default what fits it)")

@@ -86,7 +86,7 @@ func asAuthority(ctx context.Context, k *keys.Key, ref, cert string, o keys.Open
 		}
 		where = cert
 	} else if k.Certificate == nil {
-		return nil, fmt.Errorf("there is no certificate of the CA beside its key %s: name its file by --ca-cert", ref)
+		return nil, fmt.Errorf("there is no certificate of the CA in the file of its key, or on its token (%s): name it by --ca-cert", ref)
 	}
 	ca := &Authority{Certificate: certs[0], Note: k.Note, key: k}
 	for _, c := range certs {
