@@ -13,10 +13,8 @@ import (
 
 var (
 	need        = keystest.Need
-	run         = keystest.Run
 	runOpenSSL  = keystest.OpenSSL
 	writeFile   = keystest.WriteFile
-	tree        = keystest.Tree
 	answer      = keystest.Answer
 	refuse      = keystest.Refuse
 	checkError  = keystest.CheckError

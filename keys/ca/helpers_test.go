@@ -20,9 +20,7 @@ var (
 	writeFile   = keystest.WriteFile
 	tree        = keystest.Tree
 	answer      = keystest.Answer
-	refuse      = keystest.Refuse
 	checkError  = keystest.CheckError
-	holdsSecret = keystest.HoldsSecret
 	evmctlKeyID = keystest.EvmctlKeyID
 )
 
