@@ -258,15 +258,18 @@ func TestShortToken(t *testing.T) {
 	}
 }
 
-// TestOneOfABatchIsRefused has the others signed all the same.
+// TestOneOfABatchIsRefused has the others signed all the same, once something was.
 func TestOneOfABatchIsRefused(t *testing.T) {
 	server := vaulttest.New(t, newECDSA(t, elliptic.P256()))
+	s := mustOpen(t, ref, Options{})
+	if err := firstError(signAll(s, 1)); err != nil {
+		t.Fatal(err)
+	}
 	server.Edit = func(results []map[string]any) []map[string]any {
 		delete(results[0], "signature")
 		results[0]["error"] = "not this one"
 		return results
 	}
-	s := mustOpen(t, ref, Options{})
 	bad := 0
 	for _, err := range signAll(s, 200) {
 		if err != nil {
@@ -276,7 +279,7 @@ func TestOneOfABatchIsRefused(t *testing.T) {
 			}
 		}
 	}
-	if _, batches, _ := server.Counts(); bad != len(batches) || bad > 20 {
+	if _, batches, _ := server.Counts(); bad != len(batches)-1 || bad > 20 {
 		t.Errorf("%d failed in %d batches", bad, len(batches))
 	}
 }

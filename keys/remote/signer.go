@@ -22,8 +22,9 @@ type SignFunc func(ctx context.Context, batch []Digest) ([]Result, error)
 // A Signer is the key of a service. Its methods may be called concurrently.
 //
 // Calls that wait are gathered: a request leaves as soon as one may, with all that
-// wait then, up to a batch. Until the first request has succeeded there is one at a
-// time, so that a wrong password is tried once and not as often as may be in flight.
+// wait then, up to a batch. Until something was signed there is one at a time, and a
+// hash of which the first digest is refused for good is given up, so that a wrong
+// password is tried once and not as often as there are files.
 type Signer struct {
 	public crypto.PublicKey
 	sign   SignFunc
@@ -34,9 +35,10 @@ type Signer struct {
 
 	mu      sync.Mutex // guards what follows
 	waiting map[crypto.Hash][]*call
-	queued  int  // calls of all time
-	active  int  // requests in flight, or waiting to be made again
-	proven  bool // one has succeeded
+	queued  int // calls of all time
+	active  int // requests in flight, or waiting to be made again
+	signed  map[crypto.Hash]bool
+	refused map[crypto.Hash]error // why nothing by this hash is signed
 	running sync.WaitGroup
 }
 
@@ -52,7 +54,10 @@ type call struct {
 // NewSigner returns a Signer for the service that sign asks, whose key is public. It
 // cannot be used after ctx is done; Close it.
 func NewSigner(ctx context.Context, public crypto.PublicKey, sign SignFunc, o Options) *Signer {
-	s := &Signer{public: public, sign: sign, o: o.withDefaults(), waiting: map[crypto.Hash][]*call{}}
+	s := &Signer{
+		public: public, sign: sign, o: o.withDefaults(),
+		waiting: map[crypto.Hash][]*call{}, signed: map[crypto.Hash]bool{}, refused: map[crypto.Hash]error{},
+	}
 	s.health.o = s.o
 	s.ctx, s.cancel = context.WithCancelCause(ctx)
 	return s
@@ -104,6 +109,9 @@ func (s *Signer) queue(c *call) error {
 	if s.ctx.Err() != nil {
 		return fmt.Errorf("%s: %w", s.o.Name, context.Cause(s.ctx))
 	}
+	if err := s.refused[c.Hash]; err != nil {
+		return err
+	}
 	s.queued++
 	c.number = s.queued
 	s.waiting[c.Hash] = append(s.waiting[c.Hash], c)
@@ -114,7 +122,7 @@ func (s *Signer) queue(c *call) error {
 // start makes the requests that may be made now. The caller holds mu.
 func (s *Signer) start() {
 	limit := 1
-	if s.proven {
+	if len(s.signed) > 0 {
 		limit = s.o.InFlight
 	}
 	for s.active < limit {
@@ -179,7 +187,7 @@ func (s *Signer) try(batch []*call, n int) []*call {
 			results[i].Err = err
 		}
 	default:
-		s.succeeded()
+		s.answered(batch[0].Hash, results)
 		for _, r := range results {
 			d, _ := IsTemporary(r.Err)
 			after = max(after, d)
@@ -255,11 +263,24 @@ func (s *Signer) request(batch []*call) (results []Result, err error) {
 	return nil, Temporary(results[0].Err, longest)
 }
 
-func (s *Signer) succeeded() {
+// answered is called for the results of a request that succeeded, by hash h.
+func (s *Signer) answered(h crypto.Hash, results []Result) {
 	s.health.well()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.proven = true
+	var refusal error
+	for _, r := range results {
+		if _, temporary := IsTemporary(r.Err); r.Err == nil {
+			s.signed[h] = true
+		} else if !temporary {
+			refusal = r.Err
+		}
+	}
+	if refusal != nil && !s.signed[h] {
+		s.refused[h] = fmt.Errorf("%s: %w", s.o.Name, refusal)
+		finish(s.waiting[h], s.refused[h])
+		delete(s.waiting, h)
+	}
 	s.start()
 }
 

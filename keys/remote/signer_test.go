@@ -166,6 +166,35 @@ func TestPermanentFailureIsAskedOnce(t *testing.T) {
 	})
 }
 
+// TestRefusedAtFirst has a service that answers, and signs nothing by one of two hashes:
+// it is asked once by that one, whoever else waits or comes.
+func TestRefusedAtFirst(t *testing.T) {
+	asked := 0
+	f := &fake{answer: func(_ int, batch []Digest) ([]Result, error) {
+		if batch[0].Hash == crypto.SHA512 {
+			return good(batch), nil
+		}
+		asked += len(batch)
+		return []Result{{Err: errors.New("access denied")}}, nil
+	}}
+	s := f.open(t.Context(), Options{InFlight: 4})
+	defer s.Close()
+	for range 2 {
+		for _, err := range signAll(t, s, 100) {
+			if err == nil || err.Error() != "the fake: access denied" {
+				t.Fatal(err)
+			}
+		}
+	}
+	if asked != 1 {
+		t.Errorf("asked %d times", asked)
+	}
+	long := make([]byte, crypto.SHA512.Size())
+	if _, err := s.Sign(nil, long, crypto.SHA512); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestPartOfABatchIsAskedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &fake{}
