@@ -202,7 +202,7 @@ func TestOpenRefuses(t *testing.T) {
 	key, cert := filepath.Join(dir, "ca/ca.key"), filepath.Join(dir, "ca/ca.crt")
 	leaf := filepath.Join(dir, "keys/signing")
 	for _, tt := range []struct{ key, cert, want string }{
-		{key, "", "name its file by --ca-cert"},
+		{key, "", "name it by --ca-cert"},
 		{key, leaf + ".crt", "is not for this key"},
 		{leaf + ".key", leaf + ".crt", "no certificate of a CA"},
 		{key, key, "no certificate in it"},
