@@ -28,7 +28,7 @@ func openExec(ctx context.Context, rest string, o OpenOptions) (*Key, error) {
 	}
 	path, err := exec.LookPath(name)
 	if err != nil {
-		return nil, fmt.Errorf("key exec:%s: %w", name, err)
+		return nil, fmt.Errorf("key exec:%s: %w: name a program with its x bit set, by its path such as ./signer, or one that is on PATH", name, errors.Unwrap(err))
 	}
 	return openProgram(ctx, path, key, o)
 }

@@ -94,7 +94,7 @@ func (c *client) first(ctx context.Context, o remote.Options) (w welcome, err er
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	err = remote.Retry(ctx, o, func(ctx context.Context) (err error) {
-		ctx, cancel := context.WithTimeout(ctx, c.o.Timeout)
+		ctx, cancel := context.WithTimeoutCause(ctx, c.o.Timeout, fmt.Errorf("nothing came within %s", c.o.Timeout))
 		defer cancel()
 		w, err = c.start(ctx)
 		return err

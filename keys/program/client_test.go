@@ -195,8 +195,8 @@ func TestOpenFails(t *testing.T) {
 		"old version":    `it speaks "sign-0", this imaseal "sign-1"`,
 		"too many first": "out of bounds",
 		"odd field":      `unknown field "secret"`,
-		"ends at once":   "it sent no key: it ended (exit status 1): usage: program KEY",
-		"reads nothing":  "it did not answer the first line: context deadline exceeded",
+		"ends at once":   "it sent no key, as a signing program does first: it ended (exit status 1): usage: program KEY",
+		"reads nothing":  "it did not answer the first line: nothing came within 1s",
 	} {
 		t.Run(behaviour, func(t *testing.T) {
 			argv, _ := programs(t, behaviour)

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/imaseal/imaseal/keys/remote"
@@ -120,7 +121,7 @@ func (p *process) greet(ctx context.Context, lines *bufio.Reader, key string) (w
 	}
 	if err != nil {
 		p.wait()
-		return w, nil, &endedError{fmt.Errorf("it sent no key: %w", p.obituary(err))}
+		return w, nil, &endedError{fmt.Errorf("it sent no key, as a signing program does first: %w", p.obituary(err))}
 	}
 	w, public, declined, err := parseWelcome(line)
 	if err != nil {
@@ -148,7 +149,7 @@ func (p *process) obituary(err error) error {
 	if s := p.cmd.ProcessState; s != nil {
 		text += " (" + s.String() + ")"
 	}
-	if err != io.EOF && !errors.Is(err, os.ErrClosed) {
+	if err != io.EOF && !errors.Is(err, os.ErrClosed) && !errors.Is(err, syscall.EPIPE) {
 		text += ", " + err.Error()
 	}
 	if last := p.stderr.lastLine(); last != "" {
