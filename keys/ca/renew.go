@@ -77,8 +77,8 @@ func (ca *Authority) Renew(ctx context.Context, o RenewOptions) (*Renewed, error
 	if old.IsCA {
 		return r, ca.renewItself(ctx, r, o, template)
 	}
-	if !bytes.Equal(old.RawIssuer, ca.Certificate.RawSubject) {
-		r.Warnings = append(r.Warnings, fmt.Sprintf("the old certificate was issued by %q, not by this CA: kernels with a trusted keyring must know %q first", old.Issuer, ca.Certificate.Subject))
+	if !ca.hasIssued(old) {
+		r.Warnings = append(r.Warnings, fmt.Sprintf("the old certificate was issued by %q (key %x), not by this CA: kernels with a trusted keyring must know %q (key %x) first", old.Issuer, old.AuthorityKeyId, ca.Certificate.Subject, ca.Certificate.SubjectKeyId))
 	}
 	if !o.NewKey {
 		r.Key = ""
@@ -94,6 +94,13 @@ func (ca *Authority) Renew(ctx context.Context, o RenewOptions) (*Renewed, error
 		return nil, err
 	}
 	return r, nil
+}
+
+// hasIssued reports whether a certificate was issued by the CA's key, as far as its
+// issuer says. Many CAs have the same name.
+func (ca *Authority) hasIssued(cert *x509.Certificate) bool {
+	return bytes.Equal(cert.RawIssuer, ca.Certificate.RawSubject) &&
+		(len(cert.AuthorityKeyId) == 0 || bytes.Equal(cert.AuthorityKeyId, ca.Certificate.SubjectKeyId))
 }
 
 // template begins the new certificate.

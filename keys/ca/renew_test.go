@@ -54,6 +54,20 @@ func TestRenewKeepsTheKeyAndItsID(t *testing.T) {
 	}
 }
 
+func TestRenewBesideACAOfTheSameName(t *testing.T) {
+	t.Parallel()
+	ours, theirs := t.TempDir(), t.TempDir()
+	testCA(t, ours)
+	other := testCA(t, theirs)
+	r, err := other.Renew(t.Context(), RenewOptions{Old: filepath.Join(ours, "keys/signing.crt")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(r.Warnings) != 1 || !strings.Contains(r.Warnings[0], "not by this CA") {
+		t.Errorf("it warns %q", r.Warnings)
+	}
+}
+
 func TestRenewMakesANewKey(t *testing.T) {
 	t.Parallel()
 	need(t, "openssl")
