@@ -55,7 +55,7 @@ Packages that the key has signed already, with this selection, are left as they 
 	}
 	cmd.Flags().StringVar(&o.cert, "cert", "", "certificate of the key that signed, a `FILE` in PEM or DER, or a pkcs11: URI (required)")
 	o.selected.add(cmd)
-	o.passphrase.add(cmd)
+	o.passphrase.addFor(cmd, "", "key's passphrase")
 	o.rewrite.add(cmd, "replace file signatures that are there, and in an RPM an OpenPGP signature")
 	o.targets.addOutput(cmd)
 	o.targets.addJobs(cmd)

@@ -13,7 +13,7 @@ import (
 	"github.com/imaseal/imaseal/sign"
 )
 
-// passphraseFlags say where a passphrase comes from. It is never an argument:
+// passphraseFlags say where a passphrase or a PIN comes from. It is never an argument:
 // those are visible to every user of the machine.
 type passphraseFlags struct {
 	file string
@@ -21,10 +21,17 @@ type passphraseFlags struct {
 }
 
 func (f *passphraseFlags) add(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&f.file, "passphrase-file", "", "read the key's passphrase from the first line of `FILE`")
-	cmd.Flags().IntVar(&f.fd, "passphrase-fd", -1, "read the key's passphrase from file descriptor `N`")
-	cmd.Flags().Lookup("passphrase-fd").DefValue = "0" // -1 is none, which the help need not show
-	cmd.MarkFlagsMutuallyExclusive("passphrase-file", "passphrase-fd")
+	f.addFor(cmd, "", "key's passphrase, or its token's PIN,")
+}
+
+// addFor adds the flags --PREFIXpassphrase-file and -fd for the secret that the help
+// calls what.
+func (f *passphraseFlags) addFor(cmd *cobra.Command, prefix, what string) {
+	file, fd := prefix+"passphrase-file", prefix+"passphrase-fd"
+	cmd.Flags().StringVar(&f.file, file, "", "read the "+what+" from the first line of `FILE`")
+	cmd.Flags().IntVar(&f.fd, fd, -1, "read the "+what+" from file descriptor `N`")
+	cmd.Flags().Lookup(fd).DefValue = "0" // -1 is none, which the help need not show
+	cmd.MarkFlagsMutuallyExclusive(file, fd)
 }
 
 // given reports whether a file or a descriptor is named.

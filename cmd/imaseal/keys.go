@@ -104,7 +104,7 @@ Which kernels verify signatures by which type of key:`) + "\n\n" + tableHelp(ker
 	fl.BoolVar(&o.noPassphrase, "no-passphrase", false, "store the keys unencrypted without asking")
 	completeWith(cmd, "type", keyTypeNames()...)
 	o.ca.add(cmd)
-	o.passphrase.add(cmd)
+	o.passphrase.addFor(cmd, "", "key's passphrase")
 	cmd.MarkFlagsMutuallyExclusive("no-passphrase", "passphrase-file", "passphrase-fd")
 	cmd.MarkFlagsMutuallyExclusive("ca-dir", "ca-key")
 	if err := cmd.MarkFlagRequired("dir"); err != nil {

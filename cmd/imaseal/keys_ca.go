@@ -20,7 +20,7 @@ type caFlags struct {
 func (f *caFlags) add(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.key, "ca-key", "", "private `KEY` of the CA: a file or another key reference, such as pkcs11:…")
 	cmd.Flags().StringVar(&f.cert, "ca-cert", "", "`FILE` with the CA's certificate (default: the one that comes with its key)")
-	f.passphrase.addFor(cmd, "ca-", "CA's")
+	f.passphrase.addFor(cmd, "ca-", "CA's passphrase, or its token's PIN,")
 }
 
 // source returns where to ask for the CA's passphrase: where its own flags say, else
@@ -59,13 +59,4 @@ func newPassphrase(f *passphraseFlags, source keys.Passphrase, none bool, prompt
 		return nil, fmt.Errorf("%w; or use --no-passphrase", err)
 	}
 	return passphrase, nil
-}
-
-// addFor adds the flags for a passphrase that is not that of the signing key.
-func (f *passphraseFlags) addFor(cmd *cobra.Command, prefix, whose string) {
-	file, fd := prefix+"passphrase-file", prefix+"passphrase-fd"
-	cmd.Flags().StringVar(&f.file, file, "", "read the "+whose+" passphrase from the first line of `FILE`")
-	cmd.Flags().IntVar(&f.fd, fd, -1, "read the "+whose+" passphrase from file descriptor `N`")
-	cmd.Flags().Lookup(fd).DefValue = "0" // -1 is none, which the help need not show
-	cmd.MarkFlagsMutuallyExclusive(file, fd)
 }

@@ -61,7 +61,7 @@ it issued chains to the new one, too.`) + "\n" + exitStatusHelp,
 	completeWith(cmd, "type", keyTypeNames()...)
 	addOthers(cmd, &o.others)
 	o.ca.add(cmd)
-	o.passphrase.add(cmd)
+	o.passphrase.addFor(cmd, "", "key's passphrase")
 	cmd.MarkFlagsMutuallyExclusive("no-passphrase", "passphrase-file", "passphrase-fd")
 	if err := cmd.MarkFlagRequired("ca-key"); err != nil {
 		panic(err)
