@@ -302,6 +302,15 @@ func printable(s string) string {
 	return quoted[1 : len(quoted)-1]
 }
 
+// printableLines is [printable] for an error that may have several lines.
+func printableLines(s string) string {
+	lines := strings.Split(s, "\n")
+	for i, line := range lines {
+		lines[i] = printable(line)
+	}
+	return strings.Join(lines, "\n")
+}
+
 func orDash(s string) string {
 	if s == "" {
 		return "-"

@@ -25,7 +25,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	}
 	code, say := codeOf(err)
 	if say {
-		fmt.Fprintln(stderr, "imaseal: "+err.Error())
+		fmt.Fprintln(stderr, "imaseal: "+printableLines(err.Error()))
 	}
 	return code
 }

@@ -220,6 +220,32 @@ func TestHostileClient(t *testing.T) {
 	}
 }
 
+// TestNamesOfAnotherHostAreShownAsText: what a request or a response calls a package
+// moves no cursor and turns no line around.
+func TestNamesOfAnotherHostAreShownAsText(t *testing.T) {
+	s := newScene(t, "deb", 2)
+	s.splitFiles()
+	stanza := func(name string) string {
+		return "\nType: rpm\nFile-SHA256: " + strings.Repeat("a", 64) + "\nPackage: " + name + "\nVersion: 1\nArchitecture: all\nSelect: all\nHash: sha256\nFiles: 0\nScripts: 0\n"
+	}
+	// Both are in the wrong order, which an error tells with the names.
+	text := stanza("\u009b2J\u202e\xff") + stanza("a") + "\nEnd: 2 packages, 0 digests\n"
+	request, response, rules := s.path("bad-request"), s.path("bad-response"), s.path("rules")
+	s.write(request, []byte("Format: imaseal-digests-request-1\n"+text))
+	s.write(response, []byte("Format: imaseal-digests-response-1\nRequest-SHA256: "+strings.Repeat("a", 64)+"\n"+text))
+	s.write(rules, []byte("packages = none\n"))
+	for name, cmd := range map[string]*exec.Cmd{
+		"a request":                 s.signDigests(request),
+		"a request that is refused": s.signDigests("--rules", rules, request),
+		"a response":                exec.Command(s.command, "embed", "--cert", s.path("keys/test.crt"), response, s.pkg),
+	} {
+		out, err := cmd.CombinedOutput()
+		if err == nil || !bytes.Contains(out, []byte(`\u009b2J\u202e\xff 1 (all`)) || bytes.Contains(out, []byte("\u202e")) {
+			t.Errorf("%s: %v: %q", name, err, out)
+		}
+	}
+}
+
 // TestSecretsOfSplitSigning has the key, a passphrase and a wrong file used with the
 // verbs of split signing, and looks for them everywhere.
 func TestSecretsOfSplitSigning(t *testing.T) {
