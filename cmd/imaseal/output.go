@@ -196,11 +196,12 @@ func (o *output) note(format string, args ...any) {
 	}
 }
 
-// warn tells what a user must not miss.
+// warn tells what a user must not miss. Names in it come from packages and folders, so
+// it is shown as printable text.
 func (o *output) warn(format string, args ...any) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	line := fmt.Sprintf("imaseal: "+format+"\n", args...)
+	line := "imaseal: " + printableLines(fmt.Sprintf(format, args...)) + "\n"
 	if o.holding {
 		o.held = append(o.held, line)
 		return
@@ -302,7 +303,7 @@ func printable(s string) string {
 	return quoted[1 : len(quoted)-1]
 }
 
-// printableLines is [printable] for an error that may have several lines.
+// printableLines is [printable] for a text that may have several lines.
 func printableLines(s string) string {
 	lines := strings.Split(s, "\n")
 	for i, line := range lines {

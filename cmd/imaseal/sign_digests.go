@@ -358,7 +358,7 @@ func (h *hosting) print(err error) error {
 		return err
 	}
 	if !h.out.json {
-		h.out.warn("%s", printable(strings.ReplaceAll(err.Error(), "\n", "; ")))
+		h.out.warn("%s", strings.ReplaceAll(err.Error(), "\n", "; "))
 	}
 	if h.result.Verdict == verdictFailed {
 		return exitCode(exitFailed)

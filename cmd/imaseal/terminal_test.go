@@ -321,3 +321,11 @@ func TestShortWork(t *testing.T) {
 		})
 	}
 }
+
+func TestWarningsAreShownAsText(t *testing.T) {
+	var b bytes.Buffer
+	(&output{stderr: &b}).warn("%s: it is broken\nand says so", "a\u009b2J\xff")
+	if want := "imaseal: a\\u009b2J\\xff: it is broken\nand says so\n"; b.String() != want {
+		t.Errorf("%q, want %q", b.String(), want)
+	}
+}
