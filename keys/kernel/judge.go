@@ -236,7 +236,11 @@ func JudgeCA(cert *x509.Certificate, t Target) []Problem {
 	judgeKey(&found, cert, t)
 	judgeSignature(&found, cert, t)
 	if !cert.IsCA || cert.KeyUsage&x509.KeyUsageCertSign == 0 {
-		found.add(Refused, "no CA", "it is not that of a CA (CA:TRUE and keyCertSign), which .machine wants with INTEGRITY_CA_MACHINE_KEYRING")
+		severity := Refused
+		if t.Config != nil && !t.Config.Has("INTEGRITY_CA_MACHINE_KEYRING") {
+			severity = Notice // integrity_init_keyring: then it takes what it is given
+		}
+		found.add(severity, "no CA", "it is not that of a CA (CA:TRUE and keyCertSign), which .machine wants with INTEGRITY_CA_MACHINE_KEYRING")
 	} else if cert.KeyUsage&x509.KeyUsageDigitalSignature != 0 {
 		severity := Notice
 		if t.Config != nil && t.Config.Has("INTEGRITY_CA_MACHINE_KEYRING_MAX") {

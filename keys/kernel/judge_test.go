@@ -180,7 +180,8 @@ func TestJudgeCA(t *testing.T) {
 		want   string
 	}{
 		{"as imaseal makes it", asCA, trustedConfig + max, ""},
-		{"no CA", nil, trustedConfig, "refused: no CA"},
+		{"no CA", nil, trustedConfig + "CONFIG_INTEGRITY_CA_MACHINE_KEYRING=y\n", "refused: no CA"},
+		{"no CA where none is asked for", nil, trustedConfig, "notice: no CA"},
 		{"a keyring that asks for none", asCA, debian12, "notice: kernel"},
 		{"may sign", both, trustedConfig, "notice: usage"},
 		{"may sign where that is forbidden", both, trustedConfig + max, "refused: usage"},
