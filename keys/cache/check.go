@@ -62,14 +62,14 @@ func (s *snapshot) checkFreelist(seen visited) error {
 	if _, err := s.file.ReadAt(header[:], at); err != nil {
 		return damaged("free list: %v", err)
 	}
-	le := binary.NativeEndian
-	overflow := uint64(le.Uint32(header[12:]))
-	count, from := uint64(le.Uint16(header[10:])), int64(headerSize)
+	order := binary.NativeEndian
+	overflow := uint64(order.Uint32(header[12:]))
+	count, from := uint64(order.Uint16(header[10:])), int64(headerSize)
 	if count == 0xffff { // the number stands in the first place of the list
-		count, from = le.Uint64(header[headerSize:]), headerSize+8
+		count, from = order.Uint64(header[headerSize:]), headerSize+8
 	}
 	switch {
-	case le.Uint64(header[:]) != s.meta.freelist || le.Uint16(header[8:]) != flagFreelist:
+	case order.Uint64(header[:]) != s.meta.freelist || order.Uint16(header[8:]) != flagFreelist:
 		return damaged("page %d is no free list", s.meta.freelist)
 	case s.meta.freelist+overflow >= s.high:
 		return damaged("the free list has %d pages more", overflow)
@@ -88,7 +88,7 @@ func (s *snapshot) checkFreelist(seen visited) error {
 			return damaged("free list: %v", err)
 		}
 		for i := range n {
-			id := le.Uint64(chunk[8*i:])
+			id := order.Uint64(chunk[8*i:])
 			if id <= last || id >= s.high {
 				return damaged("the free list has page %d after %d", id, last)
 			}

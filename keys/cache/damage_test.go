@@ -23,7 +23,7 @@ func seal(file []byte) []byte {
 		page := file[i*pageSize:]
 		sum := fnv.New64a()
 		sum.Write(page[headerSize : metaSize-8])
-		le.PutUint64(page[72:], sum.Sum64())
+		order.PutUint64(page[72:], sum.Sum64())
 	}
 	return file
 }
@@ -195,8 +195,8 @@ func TestTheCheckFindsEachDamageOfTheStructure(t *testing.T) {
 func FuzzCache(f *testing.F) {
 	file := sample(f)
 	record := func(page, offset int, value uint32) []byte {
-		r := le.AppendUint16(nil, uint16(page))
-		return le.AppendUint32(le.AppendUint16(r, uint16(offset)), value)
+		r := order.AppendUint16(nil, uint16(page))
+		return order.AppendUint32(order.AppendUint16(r, uint16(offset)), value)
 	}
 	for kind, offsets := range map[string][]int{"root": {10, 12, 16, 20, 24, 28}, "branch": {8, 10, 12, 16, 24}, "leaf": {8, 12, 20, 28}, "free": {8, 12, 16}} {
 		page := pageFinder(f, file)(kind) / pageSize
@@ -213,7 +213,7 @@ func FuzzCache(f *testing.F) {
 	f.Fuzz(func(t *testing.T, edits []byte, cut uint32) {
 		bad := append([]byte(nil), file...)
 		for ; len(edits) >= 8; edits = edits[8:] {
-			at := int(le.Uint16(edits))%(len(bad)/pageSize)*pageSize + int(le.Uint16(edits[2:]))%(pageSize-3)
+			at := int(order.Uint16(edits))%(len(bad)/pageSize)*pageSize + int(order.Uint16(edits[2:]))%(pageSize-3)
 			copy(bad[at:], edits[4:8])
 		}
 		bad = seal(bad[:len(bad)-int(cut)%len(bad)])

@@ -148,7 +148,7 @@ func lock(f *os.File, how int, patience time.Duration) error {
 
 func unlock(f *os.File) { unix.Flock(int(f.Fd()), unix.LOCK_UN) }
 
-// withLock calls work with the file at path, locked exclusively. Who waited for the
+// withLock calls work with the file at path, locked as how says. Who waited for the
 // lock may have got that of a file that another process has replaced meanwhile, and
 // waits again.
 func withLock(path string, flag, how int, patience time.Duration, work func(f *os.File, info fs.FileInfo) error) error {

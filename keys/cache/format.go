@@ -74,12 +74,12 @@ type metaPage struct {
 // parseMeta reads a meta page of our brand. ok says that all of it holds; sound
 // that bbolt would take it, which looks at less.
 func parseMeta(page []byte) (m metaPage, ok, sound bool) {
-	le := binary.NativeEndian
+	order := binary.NativeEndian
 	sum := fnv.New64a()
 	sum.Write(page[headerSize : metaSize-8])
-	sound = le.Uint32(page[16:]) == magic && le.Uint32(page[20:]) == dbVersion && le.Uint64(page[72:]) == sum.Sum64()
-	m = metaPage{root: le.Uint64(page[32:]), freelist: le.Uint64(page[48:]), pages: le.Uint64(page[56:]), transaction: le.Uint64(page[64:])}
-	ok = sound && le.Uint32(page[24:]) == pageSize && branded(page) &&
+	sound = order.Uint32(page[16:]) == magic && order.Uint32(page[20:]) == dbVersion && order.Uint64(page[72:]) == sum.Sum64()
+	m = metaPage{root: order.Uint64(page[32:]), freelist: order.Uint64(page[48:]), pages: order.Uint64(page[56:]), transaction: order.Uint64(page[64:])}
+	ok = sound && order.Uint32(page[24:]) == pageSize && branded(page) &&
 		m.pages <= maxPages && m.transaction < maxNumber &&
 		m.root >= 2 && m.root < m.pages && m.freelist >= 2 && m.freelist < m.pages
 	return m, ok, sound
@@ -93,26 +93,26 @@ func branded(page []byte) bool {
 // emptyFile is a cache without entries, as bbolt would begin it: two meta pages, an
 // empty free list and an empty root.
 func emptyFile() []byte {
-	le := binary.NativeEndian
+	order := binary.NativeEndian
 	file := make([]byte, 4*pageSize)
 	for i, flags := range []uint16{flagMeta, flagMeta, flagFreelist, flagLeaf} {
 		page := file[i*pageSize:]
-		le.PutUint64(page, uint64(i))
-		le.PutUint16(page[8:], flags)
+		order.PutUint64(page, uint64(i))
+		order.PutUint16(page[8:], flags)
 		if flags != flagMeta {
 			continue
 		}
-		le.PutUint32(page[16:], magic)
-		le.PutUint32(page[20:], dbVersion)
-		le.PutUint32(page[24:], pageSize)
-		le.PutUint64(page[32:], 3)
+		order.PutUint32(page[16:], magic)
+		order.PutUint32(page[20:], dbVersion)
+		order.PutUint32(page[24:], pageSize)
+		order.PutUint64(page[32:], 3)
 		copy(page[brandOffset:], brand)
-		le.PutUint64(page[48:], 2)
-		le.PutUint64(page[56:], 4)
-		le.PutUint64(page[64:], uint64(i))
+		order.PutUint64(page[48:], 2)
+		order.PutUint64(page[56:], 4)
+		order.PutUint64(page[64:], uint64(i))
 		sum := fnv.New64a()
 		sum.Write(page[headerSize : metaSize-8])
-		le.PutUint64(page[72:], sum.Sum64())
+		order.PutUint64(page[72:], sum.Sum64())
 	}
 	return file
 }

@@ -12,117 +12,117 @@ type hurt struct {
 	do   func(file []byte, page func(kind string) int) []byte
 }
 
-var le = binary.NativeEndian
+var order = binary.NativeEndian
 
 var hurts = []hurt{
 	{"a branch that is its own child", func(f []byte, page func(string) int) []byte {
 		p := f[page("branch"):]
-		for i := range int(le.Uint16(p[10:])) {
-			le.PutUint64(p[headerSize+16*i+8:], le.Uint64(p))
+		for i := range int(order.Uint16(p[10:])) {
+			order.PutUint64(p[headerSize+16*i+8:], order.Uint64(p))
 		}
 		return f
 	}},
 	{"a branch whose child is the root bucket", func(f []byte, page func(string) int) []byte {
-		le.PutUint64(f[page("branch")+headerSize+8:], uint64(page("root")/pageSize))
+		order.PutUint64(f[page("branch")+headerSize+8:], uint64(page("root")/pageSize))
 		return f
 	}},
 	{"a branch whose children are one leaf", func(f []byte, page func(string) int) []byte {
 		p := f[page("branch"):]
-		le.PutUint64(p[headerSize+24:], le.Uint64(p[headerSize+8:]))
+		order.PutUint64(p[headerSize+24:], order.Uint64(p[headerSize+8:]))
 		return f
 	}},
 	{"a child beyond the end", func(f []byte, page func(string) int) []byte {
-		le.PutUint64(f[page("branch")+headerSize+8:], 1<<40)
+		order.PutUint64(f[page("branch")+headerSize+8:], 1<<40)
 		return f
 	}},
 	{"a child with the largest number", func(f []byte, page func(string) int) []byte {
-		le.PutUint64(f[page("branch")+headerSize+8:], 1<<64-1)
+		order.PutUint64(f[page("branch")+headerSize+8:], 1<<64-1)
 		return f
 	}},
 	{"a leaf with a huge overflow", func(f []byte, page func(string) int) []byte {
-		le.PutUint32(f[page("leaf")+12:], 1<<32-1)
+		order.PutUint32(f[page("leaf")+12:], 1<<32-1)
 		return f
 	}},
 	{"a branch with a huge overflow", func(f []byte, page func(string) int) []byte {
-		le.PutUint32(f[page("branch")+12:], 1<<32-1)
+		order.PutUint32(f[page("branch")+12:], 1<<32-1)
 		return f
 	}},
 	{"a leaf with more entries than it has room for", func(f []byte, page func(string) int) []byte {
-		le.PutUint16(f[page("leaf")+10:], 1<<16-1)
+		order.PutUint16(f[page("leaf")+10:], 1<<16-1)
 		return f
 	}},
 	{"a branch without entries", func(f []byte, page func(string) int) []byte {
-		le.PutUint16(f[page("branch")+10:], 0)
+		order.PutUint16(f[page("branch")+10:], 0)
 		return f
 	}},
 	{"an entry beyond its page", func(f []byte, page func(string) int) []byte {
-		le.PutUint32(f[page("leaf")+headerSize+4:], 1<<31)
+		order.PutUint32(f[page("leaf")+headerSize+4:], 1<<31)
 		return f
 	}},
 	{"a value of 4 GiB", func(f []byte, page func(string) int) []byte {
-		le.PutUint32(f[page("leaf")+headerSize+12:], 1<<32-1)
+		order.PutUint32(f[page("leaf")+headerSize+12:], 1<<32-1)
 		return f
 	}},
 	{"a key that is empty", func(f []byte, page func(string) int) []byte {
-		le.PutUint32(f[page("leaf")+headerSize+8:], 0)
+		order.PutUint32(f[page("leaf")+headerSize+8:], 0)
 		return f
 	}},
 	{"a bucket in a generation", func(f []byte, page func(string) int) []byte {
-		le.PutUint32(f[page("leaf")+headerSize:], flagBucket)
+		order.PutUint32(f[page("leaf")+headerSize:], flagBucket)
 		return f
 	}},
 	{"a page of an unknown kind", func(f []byte, page func(string) int) []byte {
-		le.PutUint16(f[page("leaf")+8:], 0x40)
+		order.PutUint16(f[page("leaf")+8:], 0x40)
 		return f
 	}},
 	{"a generation that is the root", func(f []byte, page func(string) int) []byte {
 		p := f[page("root"):]
-		at := headerSize + int(le.Uint32(p[headerSize+4:])) + int(le.Uint32(p[headerSize+8:]))
-		le.PutUint64(p[at:], uint64(page("root")/pageSize))
+		at := headerSize + int(order.Uint32(p[headerSize+4:])) + int(order.Uint32(p[headerSize+8:]))
+		order.PutUint64(p[at:], uint64(page("root")/pageSize))
 		return f
 	}},
 	{"an inline generation that is cut off", func(f []byte, page func(string) int) []byte {
 		p := f[page("root"):]
-		at := headerSize + int(le.Uint32(p[headerSize+4:])) + int(le.Uint32(p[headerSize+8:]))
-		le.PutUint64(p[at:], 0)
+		at := headerSize + int(order.Uint32(p[headerSize+4:])) + int(order.Uint32(p[headerSize+8:]))
+		order.PutUint64(p[at:], 0)
 		return f
 	}},
 	{"a free list with the most entries", func(f []byte, page func(string) int) []byte {
 		p := f[page("free"):]
-		le.PutUint16(p[10:], 0xffff)
-		le.PutUint64(p[headerSize:], 1<<62)
+		order.PutUint16(p[10:], 0xffff)
+		order.PutUint64(p[headerSize:], 1<<62)
 		return f
 	}},
 	{"a free list with a huge overflow", func(f []byte, page func(string) int) []byte {
-		le.PutUint32(f[page("free")+12:], 1<<32-1)
+		order.PutUint32(f[page("free")+12:], 1<<32-1)
 		return f
 	}},
 	{"a free list with the meta pages", func(f []byte, page func(string) int) []byte {
 		p := f[page("free"):]
-		le.PutUint16(p[10:], 2)
-		le.PutUint64(p[headerSize:], 0)
-		le.PutUint64(p[headerSize+8:], 1)
+		order.PutUint16(p[10:], 2)
+		order.PutUint64(p[headerSize:], 0)
+		order.PutUint64(p[headerSize+8:], 1)
 		return f
 	}},
 	{"a free list with pages that are used", func(f []byte, page func(string) int) []byte {
 		p := f[page("free"):]
-		le.PutUint16(p[10:], 1)
-		le.PutUint64(p[headerSize:], uint64(page("leaf")/pageSize))
+		order.PutUint16(p[10:], 1)
+		order.PutUint64(p[headerSize:], uint64(page("leaf")/pageSize))
 		return f
 	}},
 	{"a free list with a page twice", func(f []byte, page func(string) int) []byte {
 		p := f[page("free"):]
-		le.PutUint16(p[10:], 2)
-		le.PutUint64(p[headerSize:], 9)
-		le.PutUint64(p[headerSize+8:], 9)
+		order.PutUint16(p[10:], 2)
+		order.PutUint64(p[headerSize:], 9)
+		order.PutUint64(p[headerSize+8:], 9)
 		return f
 	}},
 	{"a free list that has all pages", func(f []byte, page func(string) int) []byte {
 		p := f[page("free"):]
 		n := min((pageSize-headerSize)/8, len(f)/pageSize-2)
-		le.PutUint16(p[10:], uint16(n))
+		order.PutUint16(p[10:], uint16(n))
 		for i := range n {
-			le.PutUint64(p[headerSize+8*i:], uint64(i+2))
+			order.PutUint64(p[headerSize+8*i:], uint64(i+2))
 		}
 		return f
 	}},
@@ -139,16 +139,16 @@ var hurts = []hurt{
 	{"a low high-water mark", func(f []byte, page func(string) int) []byte { return bothMetas(f, 56, 5) }},
 	{"the last transaction", func(f []byte, page func(string) int) []byte { return bothMetas(f, 64, 1<<64-1) }},
 	{"pages of 512 bytes", func(f []byte, page func(string) int) []byte {
-		le.PutUint32(f[24:], 512)
-		le.PutUint32(f[pageSize+24:], 512)
+		order.PutUint32(f[24:], 512)
+		order.PutUint32(f[pageSize+24:], 512)
 		return seal(f)
 	}},
 	{"pages of no bytes", func(f []byte, page func(string) int) []byte {
-		le.PutUint32(f[24:], 0)
+		order.PutUint32(f[24:], 0)
 		return seal(f)
 	}},
 	{"another version of bbolt", func(f []byte, page func(string) int) []byte {
-		le.PutUint32(f[20:], 3)
+		order.PutUint32(f[20:], 3)
 		return seal(f)
 	}},
 	{"bad checksums", func(f []byte, page func(string) int) []byte {
@@ -172,8 +172,8 @@ var hurts = []hurt{
 }
 
 func bothMetas(file []byte, at int, value uint64) []byte {
-	le.PutUint64(file[at:], value)
-	le.PutUint64(file[pageSize+at:], value)
+	order.PutUint64(file[at:], value)
+	order.PutUint64(file[pageSize+at:], value)
 	return seal(file)
 }
 

@@ -70,9 +70,9 @@ func (n node) bytes(at int, pos, size uint64) ([]byte, error) {
 func (n node) value(i int) ([]byte, uint32, error) {
 	at := headerSize + i*elementSize
 	e := n.data[at : at+elementSize]
-	le := binary.NativeEndian
-	value, err := n.bytes(at, uint64(le.Uint32(e[4:]))+uint64(le.Uint32(e[8:])), uint64(le.Uint32(e[12:])))
-	return value, le.Uint32(e), err
+	order := binary.NativeEndian
+	value, err := n.bytes(at, uint64(order.Uint32(e[4:]))+uint64(order.Uint32(e[8:])), uint64(order.Uint32(e[12:])))
+	return value, order.Uint32(e), err
 }
 
 // child returns the page of entry i of a branch.

@@ -8,6 +8,7 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"runtime"
@@ -101,11 +102,13 @@ func snapshotOf(f *os.File, info fs.FileInfo) (*snapshot, error) {
 	return newSnapshot(f, info.Size())
 }
 
-// explained says which file err is about, and what helps against damage.
+// explained says which file err is about, and what helps.
 func explained(path string, err error) error {
 	switch {
 	case err == nil:
 		return nil
+	case errors.Is(err, errBusy):
+		return wrap(path, fmt.Errorf("%w: run this again when they have finished", err))
 	case errors.Is(err, errDamaged):
 		return wrap(path, errors.Join(err, errors.New("imaseal cache trim makes it anew from what can be read")))
 	}

@@ -8,11 +8,13 @@ import (
 	"crypto/rsa"
 	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 
 	"github.com/imaseal/imaseal/sign"
@@ -262,5 +264,19 @@ func TestVerifyReadsAll(t *testing.T) {
 	}
 	if v, err := Verify(t.Context(), path, nil, false); err != nil || v.Other != 3300 {
 		t.Errorf("%+v, %v", v, err)
+	}
+}
+
+// TestExplained has each error name the file once, and what to do.
+func TestExplained(t *testing.T) {
+	for want, err := range map[string]error{
+		"cache x.db: other processes hold its lock all the time: run this again when they have finished":   errBusy,
+		"cache x.db: the cache is damaged: page 7\nimaseal cache trim makes it anew from what can be read": damaged("page 7"),
+		"cache: open x.db: no such file or directory":                                                      hint(&fs.PathError{Op: "open", Path: "x.db", Err: syscall.ENOENT}),
+		"cache x.db: it is a folder: name a file, or a name that is not there yet":                         errors.New("cache x.db: it is a folder: name a file, or a name that is not there yet"),
+	} {
+		if got := explained("x.db", err); got.Error() != want || !errors.Is(got, err) {
+			t.Errorf("%q, not %q", got, want)
+		}
 	}
 }
