@@ -63,7 +63,7 @@ func (s *Summary) check(in io.Reader, rules *Rules) error {
 		if err := rules.check(p, q.packages, q.digests); err != nil {
 			return err
 		}
-		if err := q.each(p, func(*Entry) error { return nil }); err != nil {
+		if err := q.each(p, func(*entry) error { return nil }); err != nil {
 			return err
 		}
 	}

@@ -10,8 +10,8 @@ import (
 	"github.com/imaseal/imaseal/sign"
 )
 
-// An Entry is one file or script of a stanza.
-type Entry struct {
+// An entry is one file or script of a stanza.
+type entry struct {
 	Control bool
 	Path    string // a [sign.File.Path]
 	// Digest and Inode are those of a [sign.FileDigest], in a request.
@@ -21,7 +21,7 @@ type Entry struct {
 	Value []byte
 }
 
-func (e *Entry) kind() string {
+func (e *entry) kind() string {
 	if e.Control {
 		return "script"
 	}
@@ -32,7 +32,7 @@ func (e *Entry) kind() string {
 const noInode = "-"
 
 // appendDigest appends the line that e has in a request.
-func (e *Entry) appendDigest(b []byte) []byte {
+func (e *entry) appendDigest(b []byte) []byte {
 	b = append(append(b, e.kind()...), ' ')
 	b = append(hex.AppendEncode(b, e.Digest), ' ')
 	if e.Inode == 0 {
@@ -44,14 +44,14 @@ func (e *Entry) appendDigest(b []byte) []byte {
 }
 
 // appendValue appends the line that e has in a response.
-func (e *Entry) appendValue(b []byte) []byte {
+func (e *entry) appendValue(b []byte) []byte {
 	b = append(append(b, e.kind()...), " 0s"...)
 	b = append(base64.StdEncoding.AppendEncode(b, e.Value), ' ')
 	return append(sign.AppendQuoted(b, e.Path), '\n')
 }
 
 // check reports why e can't be one of p that stands after before, nil for none.
-func (e *Entry) check(p *Package, before *Entry) error {
+func (e *entry) check(p *stanzaHead, before *entry) error {
 	if err := sign.CheckPath(e.Path); err != nil {
 		return err
 	}
@@ -72,16 +72,16 @@ func (e *Entry) check(p *Package, before *Entry) error {
 // entries reads the files and scripts of one stanza.
 type entries struct {
 	l     *lines
-	p     *Package
+	p     *stanzaHead
 	left  [2]int // files, scripts
-	last  *Entry
-	value func(e *Entry, text string) error // sets what stands between kind and path
+	last  *entry
+	value func(e *entry, text string) error // sets what stands between kind and path
 	parts int                               // how many words that is
 }
 
 // next returns the next entry, nil after the last.
-func (s *entries) next() (*Entry, error) {
-	e := new(Entry)
+func (s *entries) next() (*entry, error) {
+	e := new(entry)
 	switch {
 	case s.left[0] > 0:
 		s.left[0]--
@@ -133,7 +133,7 @@ type inode struct {
 	names  int
 }
 
-func (r *digestReader) set(e *Entry, text string) error {
+func (r *digestReader) set(e *entry, text string) error {
 	sum, group, _ := strings.Cut(text, " ")
 	digest, err := hex.DecodeString(sum)
 	if err != nil || len(digest) != r.hash.Size() || hex.EncodeToString(digest) != sum {
@@ -175,7 +175,7 @@ func (r *digestReader) end() error {
 }
 
 // setValue reads the middle of a response's lines.
-func setValue(e *Entry, text string) (err error) {
+func setValue(e *entry, text string) (err error) {
 	e.Value, err = parseValue(text)
 	return err
 }

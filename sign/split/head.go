@@ -44,8 +44,8 @@ func (id Identity) field() string {
 	return "File-SHA256"
 }
 
-// A Package is the head of a stanza: all of it but the files.
-type Package struct {
+// A stanzaHead is the head of a stanza: all of it but the files.
+type stanzaHead struct {
 	// Type is "deb" or "rpm".
 	Type     string
 	Identity Identity
@@ -56,8 +56,8 @@ type Package struct {
 	Files, Scripts int
 }
 
-func newPackage(info sign.Info, id Identity, d *sign.Digests) (*Package, error) {
-	p := &Package{Type: info.Format, Identity: id, Statement: d.Statement, Files: len(d.Files), Scripts: len(d.Control)}
+func newHead(info sign.Info, id Identity, d *sign.Digests) (*stanzaHead, error) {
+	p := &stanzaHead{Type: info.Format, Identity: id, Statement: d.Statement, Files: len(d.Files), Scripts: len(d.Control)}
 	if p.Statement == nil {
 		p.Statement = &sign.Statement{Package: info.Name, Version: info.Version, Arch: info.Arch, Selection: d.Selection, Hash: d.Hash}
 	}
@@ -65,10 +65,10 @@ func newPackage(info sign.Info, id Identity, d *sign.Digests) (*Package, error) 
 }
 
 // stated reports whether the packages of this type carry a statement.
-func (p *Package) stated() bool { return p.Type == "deb" }
+func (p *stanzaHead) stated() bool { return p.Type == "deb" }
 
 // check reports what of p no package has.
-func (p *Package) check() error {
+func (p *stanzaHead) check() error {
 	if err := p.checkType(); err != nil {
 		return err
 	}
@@ -81,8 +81,8 @@ func (p *Package) check() error {
 		return fmt.Errorf("an %s has no statement, so it states no digests of its parts", p.Type)
 	case !p.stated() && p.Scripts > 0:
 		return fmt.Errorf("an %s has no scripts that are signed", p.Type)
-	case p.Files+p.Scripts > MaxDigests:
-		return fmt.Errorf("%d files and scripts are more than %d", p.Files+p.Scripts, MaxDigests)
+	case p.Files+p.Scripts > maxDigests:
+		return fmt.Errorf("%d files and scripts are more than %d", p.Files+p.Scripts, maxDigests)
 	}
 	for _, m := range p.Statement.Members {
 		if m.Name == sign.PayloadSignatures || m.Name == sign.ControlSignatures {
@@ -97,7 +97,7 @@ func (p *Package) check() error {
 	return err
 }
 
-func (p *Package) checkType() error {
+func (p *stanzaHead) checkType() error {
 	if p.Type != "deb" && p.Type != "rpm" {
 		return fmt.Errorf("type %.40q: there are deb and rpm", p.Type)
 	}
@@ -105,7 +105,7 @@ func (p *Package) checkType() error {
 }
 
 // signedStatement returns the statement with the digests of the lists of signatures.
-func (p *Package) signedStatement(files, control [sha256.Size]byte) *sign.Statement {
+func (p *stanzaHead) signedStatement(files, control [sha256.Size]byte) *sign.Statement {
 	s := *p.Statement
 	if p.stated() {
 		s.AddSignatureDigests(files, control)
@@ -114,7 +114,7 @@ func (p *Package) signedStatement(files, control [sha256.Size]byte) *sign.Statem
 }
 
 // compare orders the stanzas of a file.
-func (p *Package) compare(q *Package) int {
+func (p *stanzaHead) compare(q *stanzaHead) int {
 	return cmp.Or(
 		strings.Compare(p.Statement.Package, q.Statement.Package),
 		strings.Compare(p.Statement.Version, q.Statement.Version),
@@ -125,7 +125,7 @@ func (p *Package) compare(q *Package) int {
 }
 
 // String names the package for a person.
-func (p *Package) String() string {
+func (p *stanzaHead) String() string {
 	return fmt.Sprintf("%.200s %.200s (%.40s, %s)", p.Statement.Package, p.Statement.Version, p.Statement.Arch, p.Type)
 }
 
@@ -136,7 +136,7 @@ const (
 )
 
 // append appends the head as it stands in a file.
-func (p *Package) append(b []byte) ([]byte, error) {
+func (p *stanzaHead) append(b []byte) ([]byte, error) {
 	body, err := p.Statement.Body()
 	if err != nil {
 		return nil, err
@@ -159,11 +159,11 @@ const rpmStatement = "imaseal-package-1"
 const maxHead = 2 << 20
 
 // parseHead reads a head whose first line, first, was read.
-func parseHead(l *lines, first string) (*Package, error) {
+func parseHead(l *lines, first string) (*stanzaHead, error) {
 	text := make([]byte, 0, 1024)
 	take := func(line string) { text = append(append(text, line...), '\n') }
 	take(first)
-	p := new(Package)
+	p := new(stanzaHead)
 	kind, ok := strings.CutPrefix(first, "Type: ")
 	if !ok {
 		return nil, l.errorf("it is %s, not a field Type or End", shown(first))
@@ -201,7 +201,7 @@ func parseHead(l *lines, first string) (*Package, error) {
 			continue
 		}
 		if rest, ok := strings.CutPrefix(line, "Files: "); ok {
-			if p.Files, err = number(rest, MaxDigests); err != nil {
+			if p.Files, err = number(rest, maxDigests); err != nil {
 				return nil, l.wrap(err)
 			}
 			break
@@ -211,7 +211,7 @@ func parseHead(l *lines, first string) (*Package, error) {
 	if value, err = l.field("Scripts"); err != nil {
 		return nil, err
 	}
-	if p.Scripts, err = number(value, MaxDigests); err != nil {
+	if p.Scripts, err = number(value, maxDigests); err != nil {
 		return nil, l.wrap(err)
 	}
 	take("Scripts: " + value)
@@ -231,7 +231,7 @@ func parseHead(l *lines, first string) (*Package, error) {
 }
 
 // checkScript reports why name cannot be that of a script of p.
-func (p *Package) checkScript(name string) error {
+func (p *stanzaHead) checkScript(name string) error {
 	switch {
 	case strings.Contains(name, "/"):
 		return fmt.Errorf("script %q is in a folder", name)

@@ -90,8 +90,8 @@ type host struct {
 
 // An item is a head, a line with a signature, or the statement of a package.
 type item struct {
-	head  *Package // nil: entry or statement is set
-	entry *Entry
+	head  *stanzaHead // nil: entry or statement is set
+	entry *entry
 	// of is the earlier item whose signature this one shares, as another name of the
 	// same file.
 	of        *item
@@ -126,7 +126,7 @@ func (h *host) read(r io.Reader) error {
 			return err
 		}
 		first := map[int]*item{} // of an inode
-		err = q.each(p, func(e *Entry) error {
+		err = q.each(p, func(e *entry) error {
 			it := &item{entry: e, of: first[e.Inode], done: make(chan struct{})}
 			if it.of == nil {
 				it.sign = func() ([]byte, error) { return h.key.SignDigest(p.Statement.Hash, e.Digest) }
@@ -179,7 +179,7 @@ func (h *host) wait(it *item) error {
 // state builds the lists of signatures of each package, and has its statement signed
 // when they are complete.
 func (h *host) state() error {
-	var p *Package
+	var p *stanzaHead
 	var lists [2]hash.Hash
 	left := 0
 	end := func() error {

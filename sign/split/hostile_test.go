@@ -369,14 +369,14 @@ func FuzzCheck(f *testing.F) {
 		again := []byte(requestFormat + "\n")
 		q, err := newRequestReader(bytes.NewReader(request))
 		for err == nil {
-			var p *Package
+			var p *stanzaHead
 			if p, err = q.next(); err != nil || p == nil {
 				break
 			}
 			if again, err = p.append(append(again, '\n')); err != nil {
 				break
 			}
-			err = q.each(p, func(e *Entry) error {
+			err = q.each(p, func(e *entry) error {
 				again = e.appendDigest(again)
 				return nil
 			})
@@ -401,7 +401,7 @@ func FuzzResponse(f *testing.F) {
 		l := newLines(bytes.NewReader(response))
 		l.next()
 		l.next()
-		var last *Package
+		var last *stanzaHead
 		packages, digests := 0, 0
 		for {
 			p, err := nextHead(l, last, packages, digests)
@@ -417,7 +417,7 @@ func FuzzResponse(f *testing.F) {
 			if again, err = p.append(append(again, '\n')); err != nil {
 				t.Fatal(err)
 			}
-			statement, err := readValues(l, p, func(e *Entry) { again = e.appendValue(again) })
+			statement, err := readValues(l, p, func(e *entry) { again = e.appendValue(again) })
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -13,10 +13,10 @@ import (
 const (
 	// MaxSize bounds one in bytes.
 	MaxSize = 4 << 30
-	// MaxPackages bounds how many packages one has, and MaxDigests how many files and
+	// maxPackages bounds how many packages one has, and maxDigests how many files and
 	// scripts all of them.
-	MaxPackages = 1 << 20
-	MaxDigests  = 1 << 24
+	maxPackages = 1 << 20
+	maxDigests  = 1 << 24
 	// maxLine bounds a line in bytes. The longest path, every byte of it escaped, and
 	// the longest signature fit in.
 	maxLine = 32 << 10

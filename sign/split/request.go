@@ -31,7 +31,7 @@ type Builder struct {
 
 // A stanza is where in the spool one stands.
 type stanza struct {
-	head         *Package
+	head         *stanzaHead
 	offset, size int64
 }
 
@@ -41,7 +41,7 @@ func NewBuilder(spool *os.File) *Builder { return &Builder{spool: spool} }
 
 // Add adds a package. The same package, added again, is in the request once.
 func (b *Builder) Add(info sign.Info, id Identity, d *sign.Digests) error {
-	p, err := newPackage(info, id, d)
+	p, err := newHead(info, id, d)
 	if err != nil {
 		return err
 	}
@@ -49,10 +49,10 @@ func (b *Builder) Add(info sign.Info, id Identity, d *sign.Digests) error {
 	if err != nil {
 		return err
 	}
-	var last *Entry
+	var last *entry
 	for n, list := range [][]sign.FileDigest{d.Files, d.Control} {
 		for _, f := range list {
-			e := &Entry{Control: n == 1, Path: f.Path, Digest: f.Digest, Inode: f.Inode}
+			e := &entry{Control: n == 1, Path: f.Path, Digest: f.Digest, Inode: f.Inode}
 			if err := e.check(p, last); err != nil {
 				return err
 			}
@@ -89,7 +89,7 @@ func checkStanza(text []byte) error {
 		return err
 	}
 	r := requestReader{l: l}
-	return r.each(p, func(*Entry) error { return nil })
+	return r.each(p, func(*entry) error { return nil })
 }
 
 // Write writes the request and returns what it has. There must be a package.
@@ -101,8 +101,8 @@ func (b *Builder) Write(w io.Writer) (packages, digests int, err error) {
 	if len(b.stanzas) == 0 {
 		return 0, 0, errors.New("there is no package to be signed")
 	}
-	if len(b.stanzas) > MaxPackages {
-		return 0, 0, fmt.Errorf("%d packages are more than the %d that a request takes", len(b.stanzas), MaxPackages)
+	if len(b.stanzas) > maxPackages {
+		return 0, 0, fmt.Errorf("%d packages are more than the %d that a request takes", len(b.stanzas), maxPackages)
 	}
 	size := int64(0)
 	for _, s := range b.stanzas {
@@ -110,7 +110,7 @@ func (b *Builder) Write(w io.Writer) (packages, digests int, err error) {
 		digests += s.head.Files + s.head.Scripts
 		size += s.size + 1
 	}
-	if digests > MaxDigests || size+1024 > MaxSize {
+	if digests > maxDigests || size+1024 > MaxSize {
 		return 0, 0, fmt.Errorf("%d digests in %d bytes are more than a request takes: make several", digests, size)
 	}
 	out := bufio.NewWriter(w)
@@ -128,7 +128,7 @@ func (b *Builder) Write(w io.Writer) (packages, digests int, err error) {
 // A requestReader reads a request from its beginning to its end.
 type requestReader struct {
 	l                 *lines
-	last              *Package
+	last              *stanzaHead
 	packages, digests int
 }
 
@@ -152,7 +152,7 @@ func newRequestReader(r io.Reader) (*requestReader, error) {
 
 // next returns the next package, nil after the last. The entries of the one before
 // must have been read.
-func (q *requestReader) next() (*Package, error) {
+func (q *requestReader) next() (*stanzaHead, error) {
 	p, err := nextHead(q.l, q.last, q.packages, q.digests)
 	if err != nil || p == nil {
 		return nil, err
@@ -165,7 +165,7 @@ func (q *requestReader) next() (*Package, error) {
 
 // nextHead reads the next head of a request or a response, or its end: then there is no
 // package. last is the head before, packages and digests what was read so far.
-func nextHead(l *lines, last *Package, packages, digests int) (*Package, error) {
+func nextHead(l *lines, last *stanzaHead, packages, digests int) (*stanzaHead, error) {
 	blank, err := l.next()
 	if err != nil {
 		return nil, err
@@ -191,10 +191,10 @@ func nextHead(l *lines, last *Package, packages, digests int) (*Package, error) 
 		return nil, err
 	}
 	switch {
-	case packages == MaxPackages:
-		return nil, l.errorf("there are more than %d packages", MaxPackages)
-	case digests+p.Files+p.Scripts > MaxDigests:
-		return nil, l.errorf("there are more than %d files and scripts", MaxDigests)
+	case packages == maxPackages:
+		return nil, l.errorf("there are more than %d packages", maxPackages)
+	case digests+p.Files+p.Scripts > maxDigests:
+		return nil, l.errorf("there are more than %d files and scripts", maxDigests)
 	case last != nil && last.compare(p) >= 0:
 		return nil, l.errorf("package %s stands after %s: packages must be sorted, each once", p, last)
 	}
@@ -202,7 +202,7 @@ func nextHead(l *lines, last *Package, packages, digests int) (*Package, error) 
 }
 
 // each reads the files and scripts of p.
-func (q *requestReader) each(p *Package, do func(*Entry) error) error {
+func (q *requestReader) each(p *stanzaHead, do func(*entry) error) error {
 	d := &digestReader{hash: p.Statement.Hash}
 	s := &entries{l: q.l, p: p, left: [2]int{p.Files, p.Scripts}, value: d.set, parts: 2}
 	for {

@@ -60,7 +60,7 @@ func OpenResponse(r io.ReaderAt, size int64) (*Response, error) {
 		return nil, l.errorf("%.80q is no SHA-256", value)
 	}
 	s.RequestSHA256 = [sha256.Size]byte(sum)
-	var last *Package
+	var last *stanzaHead
 	for {
 		begin := place{offset: at(), line: l.n}
 		p, err := nextHead(l, last, s.Packages, s.Digests)
@@ -73,7 +73,7 @@ func OpenResponse(r io.ReaderAt, size int64) (*Response, error) {
 		if _, ok := s.stanzas[p.Identity]; ok {
 			return nil, l.errorf("package %s is there under another name, too", p)
 		}
-		if _, err := readValues(l, p, func(*Entry) {}); err != nil {
+		if _, err := readValues(l, p, func(*entry) {}); err != nil {
 			return nil, err
 		}
 		begin.size = at() - begin.offset
@@ -98,7 +98,7 @@ func (c *counter) Read(b []byte) (int, error) {
 
 // readValues reads the signatures of p, and that of its statement, nil where it has
 // none.
-func readValues(l *lines, p *Package, do func(*Entry)) (statement []byte, err error) {
+func readValues(l *lines, p *stanzaHead, do func(*entry)) (statement []byte, err error) {
 	s := &entries{l: l, p: p, left: [2]int{p.Files, p.Scripts}, value: setValue, parts: 1}
 	for {
 		e, err := s.next()
@@ -130,7 +130,7 @@ func (s *Response) Has(id Identity) bool {
 }
 
 // read returns the stanza of the package.
-func (s *Response) read(id Identity) (p *Package, m *sign.Manifest, statement []byte, err error) {
+func (s *Response) read(id Identity) (p *stanzaHead, m *sign.Manifest, statement []byte, err error) {
 	where, ok := s.stanzas[id]
 	if !ok {
 		return nil, nil, nil, ErrOtherPackage
@@ -141,7 +141,7 @@ func (s *Response) read(id Identity) (p *Package, m *sign.Manifest, statement []
 		return nil, nil, nil, err
 	}
 	m = new(sign.Manifest)
-	statement, err = readValues(l, p, func(e *Entry) {
+	statement, err = readValues(l, p, func(e *entry) {
 		if e.Control {
 			m.Control = append(m.Control, sign.Entry{Path: e.Path, Value: e.Value})
 		} else {
@@ -182,7 +182,7 @@ func (s *Response) Manifest(ctx context.Context, id Identity, p sign.Package, ke
 	if err != nil {
 		return nil, err
 	}
-	expected, err := newPackage(p.Info(), id, d)
+	expected, err := newHead(p.Info(), id, d)
 	if err != nil {
 		return nil, err
 	}
@@ -217,7 +217,7 @@ func words(s sign.Selection) string {
 }
 
 // same reports in what the stanza differs from what the package is.
-func (p *Package) same(found *Package) error {
+func (p *stanzaHead) same(found *stanzaHead) error {
 	a, err := p.append(nil)
 	if err != nil {
 		return err

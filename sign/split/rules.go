@@ -122,11 +122,11 @@ func (r *Rules) set(name string, values []string) error {
 	case "architectures":
 		r.Architectures = values
 	case "max-packages":
-		return limit(&r.MaxPackages, MaxPackages)
+		return limit(&r.MaxPackages, maxPackages)
 	case "max-digests":
-		return limit(&r.MaxDigests, MaxDigests)
+		return limit(&r.MaxDigests, maxDigests)
 	case "max-package-digests":
-		return limit(&r.MaxPackageDigests, MaxDigests)
+		return limit(&r.MaxPackageDigests, maxDigests)
 	case "header-digests":
 		value, err := one()
 		if err != nil {
@@ -148,7 +148,7 @@ var ErrRefused = errors.New("the rules do not allow it")
 
 // check reports why p may not be signed. packages and digests are how many the request
 // has, p's included.
-func (r *Rules) check(p *Package, packages, digests int) error {
+func (r *Rules) check(p *stanzaHead, packages, digests int) error {
 	refuse := func(format string, args ...any) error {
 		return fmt.Errorf("%w: package %s: %s", ErrRefused, p, fmt.Sprintf(format, args...))
 	}
