@@ -121,9 +121,9 @@ func openResponse(ctx context.Context, path string, stdin io.Reader) (*os.File, 
 		return nil, err
 	}
 	err = interruptible(ctx, func() error {
-		n, err := io.Copy(f, io.LimitReader(stdin, split.MaxSize+1))
-		if err == nil && n > split.MaxSize {
-			err = fmt.Errorf("stdin has more than %d bytes: this is no response", int64(split.MaxSize))
+		n, err := io.Copy(f, io.LimitReader(stdin, split.MaxResponse+1))
+		if err == nil && n > split.MaxResponse {
+			err = fmt.Errorf("stdin has more than %d bytes: this is no response", int64(split.MaxResponse))
 		}
 		return err
 	})

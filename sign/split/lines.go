@@ -11,8 +11,10 @@ import (
 
 // Limits of requests and responses, which come from other hosts.
 const (
-	// MaxSize bounds one in bytes.
-	MaxSize = 4 << 30
+	// MaxSize bounds a request in bytes. A response has a signature for each digest, so
+	// and that to the largest request fits into MaxResponse.
+	MaxSize     = 4 << 30
+	MaxResponse = 32 << 30
 	// maxPackages bounds how many packages one has, and maxDigests how many files and
 	// scripts all of them.
 	maxPackages = 1 << 20

@@ -40,8 +40,8 @@ type place struct {
 // memory only where each package stands. Signatures are verified by
 // [Response.Manifest]. Errors name the line.
 func OpenResponse(r io.ReaderAt, size int64) (*Response, error) {
-	if size > MaxSize {
-		return nil, fmt.Errorf("it has %d bytes, more than %d", size, int64(MaxSize))
+	if size > MaxResponse {
+		return nil, fmt.Errorf("it has %d bytes, more than %d", size, int64(MaxResponse))
 	}
 	s := &Response{r: r, size: size, stanzas: map[Identity]place{}}
 	counted := &counter{r: io.NewSectionReader(r, 0, size)}

@@ -3,6 +3,7 @@ package split
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -199,6 +200,18 @@ func signatures(response []byte) (found []string) {
 		}
 	}
 	return found
+}
+
+// What a host can sign can be embedded: with RSA-4096, the largest key that kernels take,
+// a line is longer by a signature than in the request.
+func TestResponseToTheLargestRequestIsRead(t *testing.T) {
+	signature := int64(base64.StdEncoding.EncodedLen(9 + 4096/8))
+	if largest := MaxSize + maxDigests*signature; largest > MaxResponse {
+		t.Errorf("it may have %d bytes, and %d are read", largest, int64(MaxResponse))
+	}
+	if _, err := OpenResponse(strings.NewReader(""), MaxResponse+1); err == nil || !strings.Contains(err.Error(), "more than") {
+		t.Errorf("a larger one: %v", err)
+	}
 }
 
 // A request or a response that ends anywhere before its end is found out.
