@@ -246,7 +246,7 @@ func readNames(root *os.Root, dir string) ([]string, error) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("below %s, where links must be relative and stay below it: %w", root.Name(), err)
 	}
 	defer f.Close()
 	names, err := f.Readdirnames(-1)

@@ -205,7 +205,7 @@ func Remove(root *os.Root, id sign.KeyID, own []string, dryRun bool) ([]string, 
 			continue
 		}
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("below %s, where links must be relative and stay below it: %w", root.Name(), err)
 		}
 		found, err := folder.Readdirnames(-1)
 		if err := errors.Join(err, folder.Close()); err != nil {
