@@ -126,6 +126,9 @@ func runSignDigests(ctx context.Context, out *output, o *signDigestsOptions, std
 			return err
 		}
 		defer h.log.Close()
+		if isFile(o.output, o.logFile) {
+			return fmt.Errorf("--output %s is the audit log, which the response would replace: name another file", o.output)
+		}
 	}
 	err = h.run(ctx, rules, stdin, stdout)
 	switch {
@@ -136,6 +139,13 @@ func runSignDigests(ctx context.Context, out *output, o *signDigestsOptions, std
 		h.result.Verdict, h.result.Error = verdictError, err.Error()
 	}
 	return h.print(err)
+}
+
+// isFile reports whether two paths name one file that is there.
+func isFile(a, b string) bool {
+	one, errOne := os.Stat(a)
+	two, errTwo := os.Stat(b)
+	return errOne == nil && errTwo == nil && os.SameFile(one, two)
 }
 
 func readRules(path string) (*split.Rules, error) {
