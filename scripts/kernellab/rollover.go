@@ -13,7 +13,7 @@ import (
 )
 
 // rollOver is case 9: a machine that enforces is moved from one key to another, as
-// docs/keys.md tells it, while programs are run all the time; then the old key goes.
+// docs/keys.md tells it, while programs are run all the time; then the old key is revoked.
 //
 // The system is signed by the kernel's usual key, here key 1. Key 2 is made by imaseal,
 // of the same CA, and its certificate is loaded while the machine runs.
@@ -47,32 +47,50 @@ func (s *scene) rollOver(ctx context.Context) error {
 	s.tell(9, "imaseal check --revoked finds what is left", `imaseal check --revoked /etc/imaseal/certs/lab.crt >/tmp/left; test $? = 1 &&
 grep -q '^problem: /lab/straggler: revoked key' /tmp/left && grep -q '^problem: /lab/straggler-that-ran: revoked key' /tmp/left &&
 grep '2 of .* files, and in the database 0 of' /tmp/left`)
-	s.unlinkKeyOne(first)
+	s.change(9, "key 1 is taken out of the keyring", plan.Allowed,
+		plan.KeyChange{Keyring: s.kernel.keyring, Name: certificateName(first.name), Unlink: true})
+	s.keyOneIsRefused("taken out", "straggler", "straggler-that-ran")
+	hash := ""
+	if s.kernel.path {
+		s.blacklistKeyOne(first)
+		if hash, err = s.signedHash(ctx, first); err != nil {
+			return err
+		}
+	}
 	keys := slices.DeleteFunc(slices.Clone(s.plan.Keys), func(k plan.Key) bool { return k.ID == certificateName(first.name) })
 	keys = append(keys, plan.Key{ID: "certificate 2, and not certificate 1", File: "/key-2.der", Expect: plan.Allowed})
-	s.reboot(keys, s.withoutKeyOne)
+	s.reboot(keys, func() { s.withoutKeyOne(first, hash) })
 	return nil
 }
 
-// unlinkKeyOne takes key 1 out of the keyring of the running kernel, which root may do
-// with .ima, too: only what gets into it is restricted.
-func (s *scene) unlinkKeyOne(first signingKey) {
-	s.change(9, "key 1 is taken out of the keyring", plan.Allowed,
-		plan.KeyChange{Keyring: s.kernel.keyring, Name: certificateName(first.name), Unlink: true})
-	s.run(9, "a file by key 1 is refused at once", plan.Denied, "/lab/straggler")
+// keyOneIsRefused adds the checks of a running kernel that does not verify by key 1 any
+// more, since something was done: of a file that it has not appraised, and of one that it
+// has.
+func (s *scene) keyOneIsRefused(since, fresh, ran string) {
+	s.run(9, since+": a file by key 1 is refused at once", plan.Denied, "/lab/"+fresh)
 	// The kernel remembers what it appraised as long as it keeps the inode in memory.
-	s.run(9, "one that was appraised before is not looked at again", plan.Allowed, "/lab/straggler-that-ran")
-	s.shell(9, "the kernel forgets its verdicts", plan.Allowed, "", "sync; echo 3 >/proc/sys/vm/drop_caches")
-	s.run(9, "then it is refused, too", plan.Denied, "/lab/straggler-that-ran")
+	s.run(9, since+": one that was appraised before is not looked at again", plan.Allowed, "/lab/"+ran)
+	s.shell(9, since+": the kernel forgets its verdicts", plan.Allowed, "", "sync; echo 3 >/proc/sys/vm/drop_caches")
+	s.run(9, since+": then it is refused, too", plan.Denied, "/lab/"+ran)
 }
 
-// withoutKeyOne are the checks of a boot without certificate 1.
-func (s *scene) withoutKeyOne() {
+// everythingElseRuns adds the checks that files by key 2 run.
+func (s *scene) everythingElseRuns(since string) {
+	s.plan.Checks = append(s.plan.Checks, plan.Check{ID: since + ": files of packages are mapped", Case: 9, Expect: plan.Allowed, MapSigned: 1000})
+	s.shell(9, since+": programs run", plan.Allowed, "made", "/usr/bin/true && apt-get --version && perl -e 1 && ldd /usr/bin/true && imaseal-lab-made")
+}
+
+// withoutKeyOne are the checks of a boot without certificate 1, whose hash has that name
+// in .blacklist, "" where this kernel takes none.
+func (s *scene) withoutKeyOne(first signingKey, hash string) {
+	const since = "after a reboot without key 1"
 	for _, name := range []string{"straggler", "straggler-that-ran"} {
-		s.run(9, "after a reboot without key 1: "+name, plan.Denied, "/lab/"+name)
+		s.run(9, since+": "+name, plan.Denied, "/lab/"+name)
 	}
-	s.plan.Checks = append(s.plan.Checks, plan.Check{ID: "files of packages are mapped", Case: 9, Expect: plan.Allowed, MapSigned: 1000})
-	s.shell(9, "programs run", plan.Allowed, "made", "/usr/bin/true && apt-get --version && perl -e 1 && ldd /usr/bin/true && imaseal-lab-made")
+	s.everythingElseRuns(since)
+	if hash != "" {
+		s.blacklistHash(first, hash)
+	}
 	s.tell(9, "imaseal check by certificate 2 alone finds nothing wrong", "rm /etc/imaseal/certs/lab.crt && imaseal check >/tmp/check && grep 'signed packages' /tmp/check")
 	s.shell(9, "a package by key 1 is refused", plan.Denied, "Permission denied", throughHook+"dpkg -i /lab/made/signed/1.deb")
 }

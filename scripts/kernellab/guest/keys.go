@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -44,11 +45,11 @@ func (g *guest) tryKey(c plan.KeyChange) string {
 }
 
 func load(ring int, c plan.KeyChange) error {
-	der, err := os.ReadFile(c.File)
+	payload, err := os.ReadFile(c.File)
 	if err != nil {
 		return err
 	}
-	_, err = unix.AddKey("asymmetric", c.Name, der, ring)
+	_, err = unix.AddKey(cmp.Or(c.Type, "asymmetric"), c.Name, payload, ring)
 	return err
 }
 

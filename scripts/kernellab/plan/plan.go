@@ -74,14 +74,16 @@ type Check struct {
 	Labels []Label `json:"labels,omitempty"`
 }
 
-// A KeyChange loads a certificate into a keyring, or takes a key out of it. It is
-// denied when the kernel does not want it.
+// A KeyChange loads a key into a keyring, mostly a certificate, or takes one out of it.
+// It is denied when the kernel does not want it.
 type KeyChange struct {
 	Keyring string `json:"keyring"`
 	// Name is what the key is called in the keyring: the ID of a [Key] of the plan, or
 	// what it was loaded as.
 	Name string `json:"name"`
-	// File is a certificate, by its name in the initramfs.
+	// Type is the kernel's for what File holds; "" is that of certificates.
+	Type string `json:"type,omitempty"`
+	// File is what is loaded, by its name in the initramfs.
 	File   string `json:"file,omitempty"`
 	Unlink bool   `json:"unlink,omitempty"`
 }
