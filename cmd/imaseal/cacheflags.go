@@ -16,12 +16,14 @@ import (
 
 // cacheFlags say where signatures are kept from run to run.
 type cacheFlags struct {
-	file string
-	size byteSize
+	file  string
+	size  byteSize
+	given func(flag string) bool
 }
 
 func (f *cacheFlags) add(cmd *cobra.Command) {
 	f.size = cache.DefaultSize
+	f.given = cmd.Flags().Changed
 	cmd.Flags().StringVar(&f.file, "cache", "", "keep signatures in `FILE`, and sign only what is not there; made when missing")
 	cmd.Flags().Var(&f.size, "cache-size", "let the cache's file have at most `SIZE` bytes, such as 64M or 2G")
 }
@@ -29,6 +31,11 @@ func (f *cacheFlags) add(cmd *cobra.Command) {
 // open opens the cache, if one is named.
 func (f *cacheFlags) open(out *output) (*cache.Cache, error) {
 	if f.file == "" {
+		for _, flag := range []string{"cache", "cache-size"} {
+			if f.given(flag) {
+				return nil, fmt.Errorf("--%s: no file is named for the cache: use --cache FILE", flag)
+			}
+		}
 		return nil, nil
 	}
 	return cache.Open(f.file, cache.Options{MaxBytes: int64(f.size), Note: func(text string) { out.note("%s", text) }})

@@ -52,7 +52,7 @@ kernels find keys by these four bytes only.`) + "\n" + exitStatusHelp,
 	}
 	fl := cmd.Flags()
 	fl.StringVar(&o.name, "name", "", "`NAME` in the certificate (default: that of the request)")
-	fl.IntVar(&o.days, "days", 3*365, "how many `days` the certificate is valid")
+	fl.IntVar(&o.days, "days", ca.DefaultDays, "how many `days` the certificate is valid")
 	fl.StringVar(&o.out, "out", "", "`FILE` for the certificate (default: called as the request, ending in .crt)")
 	fl.StringVar(&o.dir, "dir", "", "folder `DIR` for the certificate, called as the request")
 	addOthers(cmd, &o.others)

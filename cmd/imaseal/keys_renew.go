@@ -55,7 +55,7 @@ it issued chains to the new one, too.`) + "\n" + exitStatusHelp,
 	fl.BoolVar(&o.newKey, "new-key", false, "make a new key pair, too")
 	fl.StringVar(&o.keyType, "type", "", "`TYPE` of the new key: "+orList(keyTypeNames())+" (default: that of the old one)")
 	fl.StringVar(&o.name, "name", "", "`NAME` in the new certificate (default: that in the old one)")
-	fl.IntVar(&o.days, "days", 0, "how many `days` the new certificate is valid (default 1095, three years; of a CA 7300)")
+	fl.IntVar(&o.days, "days", 0, fmt.Sprintf("how many `days` the new certificate is valid (default %d, three years; of a CA %d)", ca.DefaultDays, ca.DefaultCADays))
 	fl.StringVar(&o.out, "out", "", "what the new files are called, as `FILE` without an ending")
 	fl.BoolVar(&o.noPassphrase, "no-passphrase", false, "store the new key unencrypted without asking")
 	completeWith(cmd, "type", keyTypeNames()...)

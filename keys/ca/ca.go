@@ -22,10 +22,15 @@ import (
 	"github.com/imaseal/imaseal/sign"
 )
 
+// How long new certificates are valid in days, where nothing else is said: that of a
+// signing key, and that of a CA.
 const (
-	defaultDays   = 3 * 365
-	defaultCADays = 20 * 365
-	maxDays       = 100 * 365
+	DefaultDays   = 3 * 365
+	DefaultCADays = 20 * 365
+)
+
+const (
+	maxDays = 100 * 365
 	// backdate keeps a new certificate valid on machines whose clock is behind.
 	backdate = time.Hour
 	// maxCommonName is ub-common-name of RFC 5280, in characters.

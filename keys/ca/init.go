@@ -154,10 +154,10 @@ func (o *InitOptions) complete() error {
 		o.Name = "imaseal"
 	}
 	if o.Days == 0 {
-		o.Days = defaultDays
+		o.Days = DefaultDays
 	}
 	if o.CADays == 0 {
-		o.CADays = defaultCADays
+		o.CADays = DefaultCADays
 	}
 	if o.Now.IsZero() {
 		o.Now = time.Now()

@@ -46,7 +46,7 @@ func (ca *Authority) Issue(ctx context.Context, o IssueOptions) (*Issued, error)
 		o.Now = time.Now()
 	}
 	if o.Days == 0 {
-		o.Days = defaultDays
+		o.Days = DefaultDays
 	}
 	if err := checkDays(o.Days); err != nil {
 		return nil, err

@@ -109,9 +109,9 @@ func (o *RenewOptions) template(old *x509.Certificate) (*x509.Certificate, error
 		o.Now = time.Now()
 	}
 	if o.Days == 0 && old.IsCA {
-		o.Days = defaultCADays
+		o.Days = DefaultCADays
 	} else if o.Days == 0 {
-		o.Days = defaultDays
+		o.Days = DefaultDays
 	}
 	if err := checkDays(o.Days); err != nil {
 		return nil, err
