@@ -99,6 +99,9 @@ func runs(program string) bool {
 // TestCloudProgramIsFound looks where the programs of the clouds may be.
 func TestCloudProgramIsFound(t *testing.T) {
 	const ref = "awskms:///alias/release"
+	if _, err := os.Stat("/usr/lib/imaseal/imaseal-kms-aws"); err == nil {
+		t.Skip("imaseal-kms-aws is installed on this machine")
+	}
 	s := newService(t, p256Key(t), "deb", readShared(t, helloDeb))
 	t.Setenv("SIGNER_KEY", s.key)
 	want := s.byFile()
