@@ -132,10 +132,10 @@ func printRenewed(w io.Writer, path string, made *ca.Renewed) error {
     imaseal keys install --root DIR --cert %s
 - Then sign by it, and sign again what the old key signed:
     imaseal sign --key %s --cert %[2]s PKG...
-    imaseal resign --from-keyid %[4]s --key %[3]s --cert %[2]s FOLDER
+    imaseal resign --from-cert %[5]s --key %[3]s --cert %[2]s FOLDER
 - Only when no machine has a file left that is signed by %[4]s, take its
   certificate away: imaseal check --revoked %[4]s finds them.
-`, made.DER, made.Cert, made.Key, made.OldKeyID)
+`, made.DER, made.Cert, made.Key, made.OldKeyID, path)
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
