@@ -118,20 +118,15 @@ func (a *adoption) adopt(ctx context.Context, t *target, jobs int, progress *pac
 		defer a.mu.Unlock()
 		a.errs = append(a.errs, fmt.Errorf("%s: %w", t.path, err))
 	}
-	f, err := openRegular(t.path)
+	f, pkg, err := t.open(openOptions{jobs: jobs})
 	if err != nil {
 		fail(err)
+		return
+	}
+	if pkg == nil {
 		return
 	}
 	defer f.Close()
-	pkg, err := openPackage(f, openOptions{jobs: jobs})
-	if errors.Is(err, errSourcePackage) && t.within {
-		return
-	}
-	if err != nil {
-		fail(err)
-		return
-	}
 	info := pkg.Info()
 	p := &installed.Package{Format: info.Format, Name: info.Name, Version: info.Version, Arch: info.Arch}
 	if info.Format != "deb" || !wanted[p.ID()+" "+p.Version] {

@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 
@@ -175,18 +174,14 @@ const reasonRevoked = sign.Reason(installed.KindRevoked)
 // nothing but its head is read.
 func packageRevoked(t *target, jobs int, ids map[sign.KeyID]bool) *result {
 	r := newResult(t.path)
-	f, err := openRegular(t.path)
+	f, pkg, err := t.open(openOptions{jobs: jobs})
 	if err != nil {
 		return r.fail(err)
 	}
-	defer f.Close()
-	pkg, err := openPackage(f, openOptions{jobs: jobs})
-	if errors.Is(err, errSourcePackage) && t.within {
+	if pkg == nil {
 		return nil
 	}
-	if err != nil {
-		return r.fail(err)
-	}
+	defer f.Close()
 	r.Action = actionChecked
 	r.describe(pkg.Info())
 	m, err := pkg.Manifest()

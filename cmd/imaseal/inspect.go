@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -79,18 +78,14 @@ func runInspect(ctx context.Context, out *output, o *inspectOptions, args []stri
 
 func inspectOne(ctx context.Context, t *target, jobs int, p *packageProgress, list bool) *result {
 	r := newResult(t.path)
-	f, err := openRegular(t.path)
+	f, pkg, err := t.open(openOptions{jobs: jobs})
 	if err != nil {
 		return r.fail(err)
 	}
-	defer f.Close()
-	pkg, err := openPackage(f, openOptions{jobs: jobs})
-	if errors.Is(err, errSourcePackage) && t.within {
+	if pkg == nil {
 		return nil
 	}
-	if err != nil {
-		return r.fail(err)
-	}
+	defer f.Close()
 	r.Action = "inspected"
 	r.describe(pkg.Info())
 	p.expect(pkg.Info().InstalledSize)

@@ -69,3 +69,27 @@ func openPackage(f *os.File, o openOptions) (sign.Package, error) {
 		return nil, fmt.Errorf("neither a .deb nor an RPM: it begins with %q", magic[:])
 	}
 }
+
+// open opens the package of t. Where that is a source package in a folder, which is
+// passed over, there is neither a package nor an error. The caller closes the file of a
+// package.
+func (t *target) open(o openOptions) (*os.File, sign.Package, error) {
+	f, err := openRegular(t.path)
+	if err != nil {
+		return nil, nil, err
+	}
+	pkg, err := openPackage(f, o)
+	if err != nil {
+		f.Close()
+		if errors.Is(err, errSourcePackage) && t.within {
+			err = nil
+		}
+		return nil, nil, err
+	}
+	return f, pkg, nil
+}
+
+// noteSkipped says why nothing was done for a source package in a folder.
+func (o *output) noteSkipped(t *target) {
+	o.note("%s: skipped, a source package installs nothing", t.path)
+}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"io"
 	"os"
 	"strings"
@@ -77,21 +76,16 @@ func (f *rewriteFlags) open(ctx context.Context, out *output, passphrase keys.Pa
 // package in a folder. The caller closes the file.
 func (w *rewriting) openTarget(t *target, jobs int) (*os.File, sign.Package, *result) {
 	r := newResult(t.path)
-	f, err := openRegular(t.path)
+	f, pkg, err := t.open(openOptions{jobs: jobs, trustHeaderDigests: w.trustHeader, headerOnly: w.headerOnly, targetRPM: w.targetRPM})
 	if err != nil {
 		return nil, nil, r.fail(err)
 	}
-	pkg, err := openPackage(f, openOptions{jobs: jobs, trustHeaderDigests: w.trustHeader, headerOnly: w.headerOnly, targetRPM: w.targetRPM})
-	if err == nil {
-		r.describe(pkg.Info())
-		return f, pkg, r
-	}
-	f.Close()
-	if errors.Is(err, errSourcePackage) && t.within {
-		w.out.note("%s: skipped, a source package installs nothing", t.path)
+	if pkg == nil {
+		w.out.noteSkipped(t)
 		return nil, nil, nil
 	}
-	return nil, nil, r.fail(err)
+	r.describe(pkg.Info())
+	return f, pkg, r
 }
 
 // write writes the package of t with the manifest m.

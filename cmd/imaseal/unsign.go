@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"os"
 	"strings"
 
@@ -58,18 +57,14 @@ func runUnsign(ctx context.Context, out *output, o *unsignOptions, args []string
 
 func unsignOne(ctx context.Context, t *target) *result {
 	r := newResult(t.path)
-	f, err := openRegular(t.path)
+	f, pkg, err := t.open(openOptions{jobs: 1})
 	if err != nil {
 		return r.fail(err)
 	}
-	defer f.Close()
-	pkg, err := openPackage(f, openOptions{jobs: 1})
-	if errors.Is(err, errSourcePackage) && t.within {
+	if pkg == nil {
 		return nil
 	}
-	if err != nil {
-		return r.fail(err)
-	}
+	defer f.Close()
 	r.describe(pkg.Info())
 	m, malformed := pkg.Manifest()
 	if m == nil && malformed == nil {

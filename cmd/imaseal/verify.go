@@ -147,19 +147,15 @@ func loadTrusted(ctx context.Context, out *output, certRefs, caRefs []string) (*
 // one verifies one package.
 func (v *verifying) one(ctx context.Context, t *target, jobs int, p *packageProgress) *result {
 	r := newResult(t.path)
-	f, err := openRegular(t.path)
+	f, pkg, err := t.open(openOptions{jobs: jobs})
 	if err != nil {
 		return r.fail(err)
 	}
-	defer f.Close()
-	pkg, err := openPackage(f, openOptions{jobs: jobs})
-	if errors.Is(err, errSourcePackage) && t.within {
-		v.out.note("%s: skipped, a source package installs nothing", t.path)
+	if pkg == nil {
+		v.out.noteSkipped(t)
 		return nil
 	}
-	if err != nil {
-		return r.fail(err)
-	}
+	defer f.Close()
 	r.Action = actionVerified
 	r.describe(pkg.Info())
 	p.expect(pkg.Info().InstalledSize)
