@@ -77,41 +77,25 @@ func Resign(ctx context.Context, p Package, key *Signer, trusted *TrustedKeys, o
 	if again, err = again.settled(p); err != nil {
 		return nil, v.report, err
 	}
-	m, err := v.sign(ctx, p, key, again)
+	m, err := signFiles(ctx, p, key, again, func(_ context.Context, each func(*digested) error) error {
+		return v.selected(again.Hash, each)
+	})
 	return m, v.report, err
 }
 
-// sign signs the files that were verified.
-func (v *verification) sign(ctx context.Context, p Package, key *Signer, o Options) (*Manifest, error) {
-	var files []*digested
-	b := newBatch(ctx, max(o.Jobs, key.Jobs))
-	var err error
+// selected hands on the files that were verified and have to be signed, by h.
+func (v *verification) selected(h Hash, each func(*digested) error) error {
 	for _, j := range v.judged {
 		d := j.file
 		if !d.selected {
 			continue
 		}
-		if d.hash != o.Hash {
-			err = fmt.Errorf("%q is signed over %s, and the package over %s", d.path, d.hash, o.Hash)
-			break
+		if d.hash != h {
+			return fmt.Errorf("%q is signed over %s, and the package over %s", d.path, d.hash, h)
 		}
-		files = append(files, d)
-		if i := d.inode; !i.queued {
-			i.queued = true
-			err = b.add(func() (err error) {
-				i.value, err = key.SignDigest(o.Hash, i.digest)
-				return err
-			})
-			if err != nil {
-				break
-			}
+		if err := each(d); err != nil {
+			return err
 		}
 	}
-	if failed := b.wait(); failed != nil {
-		err = failed
-	}
-	if err != nil {
-		return nil, err
-	}
-	return seal(ctx, p, key, o, files)
+	return nil
 }

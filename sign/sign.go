@@ -37,9 +37,17 @@ func Sign(ctx context.Context, p Package, key *Signer, o Options) (*Manifest, er
 	if err != nil {
 		return nil, err
 	}
+	return signFiles(ctx, p, key, o, func(ctx context.Context, each func(*digested) error) error {
+		return walkSelected(ctx, p, o, each)
+	})
+}
+
+// signFiles signs by key the files that walk hands on, and returns their manifest with
+// a statement. o is settled.
+func signFiles(ctx context.Context, p Package, key *Signer, o Options, walk func(ctx context.Context, each func(*digested) error) error) (*Manifest, error) {
 	var files []*digested
 	b := newBatch(ctx, max(o.Jobs, key.Jobs))
-	err = walkSelected(b.ctx, p, o, func(d *digested) error {
+	err := walk(b.ctx, func(d *digested) error {
 		files = append(files, d)
 		// The links of an inode share one attribute, and a key that is no software
 		// key signs the same digest differently each time.
@@ -59,12 +67,6 @@ func Sign(ctx context.Context, p Package, key *Signer, o Options) (*Manifest, er
 	if err != nil {
 		return nil, err
 	}
-	return seal(ctx, p, key, o, files)
-}
-
-// seal returns the manifest of the files, whose values are made, with a statement by key.
-// o is settled.
-func seal(ctx context.Context, p Package, key *Signer, o Options, files []*digested) (*Manifest, error) {
 	m := new(Manifest)
 	for _, d := range files {
 		e := Entry{Path: d.path, Value: d.inode.value}
@@ -75,7 +77,6 @@ func seal(ctx context.Context, p Package, key *Signer, o Options, files []*diges
 		}
 	}
 	m.Sort()
-	var err error
 	if m.Statement, err = state(ctx, p, o); err != nil || m.Statement == nil {
 		return m, err
 	}
