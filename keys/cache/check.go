@@ -105,20 +105,15 @@ func (s *snapshot) checkFreelist(seen visited) error {
 // checkGeneration checks the tree of g and each of its entries.
 func (s *snapshot) checkGeneration(g generation, seen visited) error {
 	each := func(key, value []byte, flags uint32) error {
-		if flags != 0 || !(entry{key, value}).wellFormed() {
-			return damaged("an entry is malformed")
-		}
-		return nil
+		_, err := parseEntry(key, value, flags)
+		return err
 	}
 	if g.root != 0 {
 		return s.checkTree(g.root, seen, each)
 	}
-	n, err := parseNode(g.inline)
+	n, err := g.inlineLeaf()
 	if err != nil {
 		return err
-	}
-	if !n.leaf {
-		return damaged("an inline generation has branches")
 	}
 	return n.checkLeaf(nil, nil, each)
 }
@@ -129,13 +124,7 @@ func (s *snapshot) checkTree(root uint64, seen visited, each func(key, value []b
 	// from and to bound the keys of the node; nil stands for no bound.
 	var down func(id uint64, depth int, from, to []byte) error
 	down = func(id uint64, depth int, from, to []byte) error {
-		if depth == maxDepth {
-			return damaged("a tree is more than %d levels deep", maxDepth)
-		}
-		n, err := s.node(id, make([]byte, pageSize))
-		if err == nil {
-			err = seen.add(id, n.overflow)
-		}
+		n, err := s.visit(id, depth, seen)
 		if err != nil {
 			return err
 		}

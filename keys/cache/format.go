@@ -145,6 +145,15 @@ func (e entry) size() int64 { return int64(elementSize + len(e.key) + len(e.valu
 
 func (e entry) clone() entry { return entry{bytes.Clone(e.key), bytes.Clone(e.value)} }
 
+// parseEntry returns what a leaf has as an entry. It aliases key and value.
+func parseEntry(key, value []byte, flags uint32) (entry, error) {
+	e := entry{key, value}
+	if flags != 0 || !e.wellFormed() {
+		return entry{}, damaged("an entry is malformed")
+	}
+	return e, nil
+}
+
 // wellFormed reports whether e is as an entry must be, so that its methods can be
 // called.
 func (e entry) wellFormed() bool {

@@ -120,22 +120,31 @@ func (s *snapshot) find(key []byte) (value []byte, age int, err error) {
 			continue
 		}
 		value, flags, err := n.value(at)
-		if err != nil || flags != 0 || !(entry{key, value}).wellFormed() {
-			return nil, 0, damaged("an entry is malformed")
+		if err != nil {
+			return nil, 0, err
 		}
-		return bytes.Clone(value), age, nil
+		e, err := parseEntry(key, value, flags)
+		if err != nil {
+			return nil, 0, err
+		}
+		return bytes.Clone(e.value), age, nil
 	}
 	return nil, 0, nil
+}
+
+// inlineLeaf returns the one node of a generation that has no page.
+func (g generation) inlineLeaf() (node, error) {
+	n, err := parseNode(g.inline)
+	if err == nil && !n.leaf {
+		err = damaged("an inline generation has branches")
+	}
+	return n, err
 }
 
 // leaf returns the leaf of g in which key is, if it is there.
 func (s *snapshot) leaf(g generation, key, buffer []byte) (node, error) {
 	if g.root == 0 {
-		n, err := parseNode(g.inline)
-		if err == nil && !n.leaf {
-			err = damaged("an inline generation has branches")
-		}
-		return n, err
+		return g.inlineLeaf()
 	}
 	id := g.root
 	for range maxDepth {
@@ -176,17 +185,14 @@ func (s *snapshot) branchOrLeaf(id uint64, buffer []byte) (node, error) {
 // order. What each gets is valid during the call. Malformed ones are an error.
 func (s *snapshot) entries(g generation, from []byte, each func(entry) error) error {
 	leaf := func(key, value []byte, flags uint32) error {
-		e := entry{key, value}
-		if flags != 0 || !e.wellFormed() {
-			return damaged("an entry is malformed")
+		e, err := parseEntry(key, value, flags)
+		if err != nil {
+			return err
 		}
 		return each(e)
 	}
 	if g.root == 0 {
-		n, err := parseNode(g.inline)
-		if err == nil && !n.leaf {
-			err = damaged("an inline generation has branches")
-		}
+		n, err := g.inlineLeaf()
 		if err != nil {
 			return err
 		}
@@ -221,13 +227,7 @@ func (n node) each(from []byte, f func(key, value []byte, flags uint32) error) e
 func (s *snapshot) walk(root uint64, from []byte, seen visited, f func(key, value []byte, flags uint32) error) error {
 	var down func(id uint64, depth int) error
 	down = func(id uint64, depth int) error {
-		if depth == maxDepth {
-			return damaged("a tree is more than %d levels deep", maxDepth)
-		}
-		n, err := s.node(id, make([]byte, pageSize))
-		if err == nil {
-			err = seen.add(id, n.overflow)
-		}
+		n, err := s.visit(id, depth, seen)
 		if err != nil {
 			return err
 		}
@@ -251,6 +251,19 @@ func (s *snapshot) walk(root uint64, from []byte, seen visited, f func(key, valu
 		return nil
 	}
 	return down(root, 0)
+}
+
+// visit returns the node at page id of a tree, so many levels down, and adds its pages
+// to seen.
+func (s *snapshot) visit(id uint64, depth int, seen visited) (node, error) {
+	if depth == maxDepth {
+		return node{}, damaged("a tree is more than %d levels deep", maxDepth)
+	}
+	n, err := s.node(id, make([]byte, pageSize))
+	if err == nil {
+		err = seen.add(id, n.overflow)
+	}
+	return n, err
 }
 
 // visited is a set of pages.
