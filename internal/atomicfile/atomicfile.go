@@ -91,7 +91,7 @@ func Write(ctx context.Context, path string, fill func(f *os.File) error, o Opti
 	} else if err := os.Rename(f.Name(), target); err != nil {
 		return err
 	}
-	return syncDir(dir)
+	return SyncDir(dir)
 }
 
 // maxLinks is how many symbolic links Linux follows for a name.
@@ -135,7 +135,9 @@ func openDir(dir string) (*os.File, error) {
 	return os.Open(dir)
 }
 
-func syncDir(dir string) error {
+// SyncDir puts the names in the folder dir on the disk, where the file system can and the
+// folder may be read. "" is the current folder.
+func SyncDir(dir string) error {
 	d, err := openDir(dir)
 	if errors.Is(err, fs.ErrPermission) {
 		return nil // one may write to it without reading it

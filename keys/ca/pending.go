@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/imaseal/imaseal/internal/atomicfile"
 	"github.com/imaseal/imaseal/keys"
 )
 
@@ -169,7 +170,7 @@ func (p *pendingFolder) stage() error {
 	if err := writeNew(filepath.Join(p.staging(), listName), 0o600, list); err != nil {
 		return err
 	}
-	return syncFolder(p.staging())
+	return atomicfile.SyncDir(p.staging())
 }
 
 // writeNew writes a file that is not there yet, onto the disk.
@@ -191,7 +192,7 @@ func (p *pendingFolder) complete() error {
 		return err
 	}
 	p.state = pendingName
-	return syncFolder(p.dir)
+	return atomicfile.SyncDir(p.dir)
 }
 
 // place moves the files out of the pending folder, and removes that.
@@ -212,7 +213,7 @@ func (p *pendingFolder) place() error {
 		}
 		p.moved = append(p.moved, path)
 	}
-	if err := syncFolder(p.dir); err != nil {
+	if err := atomicfile.SyncDir(p.dir); err != nil {
 		return err
 	}
 	p.state = ""
@@ -315,17 +316,4 @@ func linkNew(from, to string) error {
 		}
 	}
 	return os.Remove(from)
-}
-
-// syncFolder puts the names in dir on the disk, where the file system can.
-func syncFolder(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	if err := d.Sync(); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOTSUP) {
-		return err
-	}
-	return nil
 }
