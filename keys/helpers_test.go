@@ -1,25 +1,24 @@
 package keys
 
 import (
-	"crypto"
 	"crypto/x509"
-	"encoding/pem"
-	"os"
-	"path/filepath"
 	"testing"
 
 	"github.com/imaseal/imaseal/keys/keystest"
 )
 
 var (
-	need        = keystest.Need
-	runOpenSSL  = keystest.OpenSSL
-	writeFile   = keystest.WriteFile
-	answer      = keystest.Answer
-	refuse      = keystest.Refuse
-	checkError  = keystest.CheckError
-	holdsSecret = keystest.HoldsSecret
-	evmctlKeyID = keystest.EvmctlKeyID
+	readTestdata = keystest.ReadTestdata
+	seed         = keystest.Seed
+	publicKey    = keystest.PublicKey
+	need         = keystest.Need
+	runOpenSSL   = keystest.OpenSSL
+	writeFile    = keystest.WriteFile
+	answer       = keystest.Answer
+	refuse       = keystest.Refuse
+	checkError   = keystest.CheckError
+	holdsSecret  = keystest.HoldsSecret
+	evmctlKeyID  = keystest.EvmctlKeyID
 )
 
 const (
@@ -29,40 +28,6 @@ const (
 )
 
 type pki = keystest.PKI
-
-func readTestdata(t testing.TB, name string) []byte {
-	t.Helper()
-	data, err := os.ReadFile(filepath.Join("testdata", name))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return data
-}
-
-// seed gives every file of folders in testdata to a fuzz target.
-func seed(f *testing.F, folders ...string) {
-	f.Helper()
-	for _, folder := range folders {
-		files, err := os.ReadDir(filepath.Join("testdata", folder))
-		if err != nil || len(files) < 5 {
-			f.Fatalf("%s: %d files, %v", folder, len(files), err)
-		}
-		for _, file := range files {
-			f.Add(readTestdata(f, filepath.Join(folder, file.Name())))
-		}
-	}
-}
-
-// publicKey reads a public key as openssl pkey -pubout writes it.
-func publicKey(t testing.TB, name string) interface{ Equal(crypto.PublicKey) bool } {
-	t.Helper()
-	block, _ := pem.Decode(readTestdata(t, name))
-	pub, err := x509.ParsePKIXPublicKey(block.Bytes)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return pub.(interface{ Equal(crypto.PublicKey) bool })
-}
 
 func loadCertificate(t testing.TB, path string) *x509.Certificate {
 	t.Helper()

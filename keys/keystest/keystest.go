@@ -4,6 +4,9 @@ package keystest
 
 import (
 	"bytes"
+	"crypto"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -51,6 +54,41 @@ func WriteFile(t testing.TB, path string, data []byte) string {
 		t.Fatal(err)
 	}
 	return path
+}
+
+// ReadTestdata reads a file of the folder testdata.
+func ReadTestdata(t testing.TB, name string) []byte {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join("testdata", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+// Seed gives every file of folders in testdata to a fuzz target.
+func Seed(f *testing.F, folders ...string) {
+	f.Helper()
+	for _, folder := range folders {
+		files, err := os.ReadDir(filepath.Join("testdata", folder))
+		if err != nil || len(files) < 5 {
+			f.Fatalf("%s: %d files, %v", folder, len(files), err)
+		}
+		for _, file := range files {
+			f.Add(ReadTestdata(f, filepath.Join(folder, file.Name())))
+		}
+	}
+}
+
+// PublicKey reads a public key as openssl pkey -pubout writes it.
+func PublicKey(t testing.TB, name string) interface{ Equal(crypto.PublicKey) bool } {
+	t.Helper()
+	block, _ := pem.Decode(ReadTestdata(t, name))
+	pub, err := x509.ParsePKIXPublicKey(block.Bytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pub.(interface{ Equal(crypto.PublicKey) bool })
 }
 
 // Tree returns the files below dir, path to mode and content; folders end in "/".

@@ -18,24 +18,16 @@ import (
 var testTime = time.Date(2022, 5, 6, 7, 8, 9, 0, time.UTC)
 
 var (
-	need        = keystest.Need
-	writeFile   = keystest.WriteFile
-	answer      = keystest.Answer
-	refuse      = keystest.Refuse
-	checkError  = keystest.CheckError
-	holdsSecret = keystest.HoldsSecret
+	readTestdata = keystest.ReadTestdata
+	need         = keystest.Need
+	writeFile    = keystest.WriteFile
+	answer       = keystest.Answer
+	refuse       = keystest.Refuse
+	checkError   = keystest.CheckError
+	holdsSecret  = keystest.HoldsSecret
 )
 
 const testPassphrase = keystest.Passphrase
-
-func readTestdata(t testing.TB, name string) []byte {
-	t.Helper()
-	data, err := os.ReadFile(testFile(name))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return data
-}
 
 // gpgHome is a home of gpg, with the public keys of testdata in it.
 func gpgHome(t testing.TB) string {
