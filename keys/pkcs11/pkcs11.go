@@ -38,19 +38,11 @@ func Open(ctx context.Context, uri string, o Options) (*Key, error) {
 }
 
 func openKey(ctx context.Context, m *module, u *URI, o Options) (*Key, error) {
-	note := o.Note
-	if note == nil {
-		note = func(string) {}
-	}
-	t, err := m.findToken(u)
+	t, s, err := m.openSession(u)
 	if err != nil {
 		return nil, err
 	}
-	k := &signer{ctx: ctx, m: m, token: t, note: note, sessions: fitting(t, o.Sessions)}
-	s, err := m.OpenSession(t.slot, p11.CKF_SERIAL_SESSION)
-	if err != nil {
-		return nil, fmt.Errorf("%s: opening a session: %w", t.name(), err)
-	}
+	k := &signer{ctx: ctx, m: m, token: t, note: o.note(), sessions: fitting(t, o.Sessions)}
 	key, err := k.open(s, u, o.ask(u))
 	if err != nil {
 		m.CloseSession(s)
@@ -60,6 +52,19 @@ func openKey(ctx context.Context, m *module, u *URI, o Options) (*Key, error) {
 	k.link = &link{pool: newPool(m, t.slot, k.sessions, s), token: t, key: k.private.handle}
 	key.Signer, key.Sessions, key.close = k, k.sessions, k.close
 	return key, nil
+}
+
+// openSession finds the token that u names, and opens a session on it.
+func (m *module) openSession(u *URI) (*token, p11.SessionHandle, error) {
+	t, err := m.findToken(u)
+	if err != nil {
+		return nil, 0, err
+	}
+	s, err := m.OpenSession(t.slot, p11.CKF_SERIAL_SESSION)
+	if err != nil {
+		return nil, 0, fmt.Errorf("%s: opening a session: %w", t.name(), err)
+	}
+	return t, s, nil
 }
 
 // open logs in and finds the key.
@@ -107,6 +112,14 @@ func (k *signer) find(s p11.SessionHandle, u *URI) (*Key, error) {
 	return key, nil
 }
 
+// note returns Note, or what tells nobody.
+func (o *Options) note() func(string) {
+	if o.Note == nil {
+		return func(string) {}
+	}
+	return o.Note
+}
+
 // ask returns where the PIN comes from: the pin-source of u, else the caller.
 func (o *Options) ask(u *URI) func(string) ([]byte, error) {
 	if u.PINSource == "" || o.PINFile == nil {
@@ -131,21 +144,13 @@ func Certificates(_ context.Context, uri string, o Options) (certs []*x509.Certi
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, m.release(false)) }()
-	t, err := m.findToken(u)
+	t, s, err := m.openSession(u)
 	if err != nil {
 		return nil, err
 	}
-	s, err := m.OpenSession(t.slot, p11.CKF_SERIAL_SESSION)
-	if err != nil {
-		return nil, fmt.Errorf("%s: opening a session: %w", t.name(), err)
-	}
 	defer m.CloseSession(s)
 	if t.needsLogin() && u.PINSource != "" {
-		note := o.Note
-		if note == nil {
-			note = func(string) {}
-		}
-		if err := m.logIn(t, s, o.ask(u), note); err != nil {
+		if err := m.logIn(t, s, o.ask(u), o.note()); err != nil {
 			return nil, err
 		}
 		defer m.forget(t)
