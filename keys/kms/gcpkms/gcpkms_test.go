@@ -100,10 +100,7 @@ func TestRefused(t *testing.T) {
 			if c.change != nil {
 				c.change(t, gcp)
 			}
-			first, _ := kmstest.Converse(t, Open, c.ref)
-			if !strings.Contains(first.Error, c.want) || first.Temporary || first.Public != nil {
-				t.Errorf("%+v", first)
-			}
+			kmstest.CheckRefused(t, Open, c.ref, c.want, "PRIVATE KEY")
 		})
 	}
 }

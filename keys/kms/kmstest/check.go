@@ -46,6 +46,19 @@ func CheckSigns(t *testing.T, open Open, ref string, public crypto.PublicKey, ha
 	}
 }
 
+// CheckRefused has a key that is not opened, for good. Of the credentials nothing is in
+// the error: secret is a part of them.
+func CheckRefused(t *testing.T, open Open, ref, want, secret string) {
+	t.Helper()
+	first, _ := Converse(t, open, ref)
+	if !strings.Contains(first.Error, want) || first.Temporary || first.Public != nil {
+		t.Errorf("%+v, not %q", first, want)
+	}
+	if strings.Contains(first.Error, secret) {
+		t.Errorf("a secret in %q", first.Error)
+	}
+}
+
 // CheckWrongHash has a key asked for a hash that it does not sign by.
 func CheckWrongHash(t *testing.T, open Open, ref string, h crypto.Hash, want string) {
 	t.Helper()
