@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"math/big"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -192,6 +193,9 @@ func TestReadKeyrings(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// A process keyring is one of the threads that were there when it was made.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	ring, err := unix.AddKey("keyring", "_ima", nil, unix.KEY_SPEC_PROCESS_KEYRING)
 	if err != nil {
 		t.Skipf("this process may make no keyring: %v", err)
