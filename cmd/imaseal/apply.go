@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/imaseal/imaseal/keys/kernel"
 	"github.com/imaseal/imaseal/sign/installed"
 )
 
@@ -96,7 +97,9 @@ func runApply(ctx context.Context, out *output, o *applyOptions, args []string) 
 		UnknownKeys: len(o.system.certs) == 0 && config.UnknownKey != "refuse",
 	}
 	if o.replace && filepath.Clean(o.system.root) == "/" {
-		options.Finds = runningKernelFinds()
+		if rings, err := kernel.ReadKeyrings(); err == nil {
+			options.Finds = rings.Finds()
+		}
 	}
 	var result *installed.Result
 	if len(o.from) > 0 {

@@ -1,29 +1,21 @@
-package main
+package kernel
 
 import (
 	"encoding/binary"
 	"slices"
 
-	"github.com/imaseal/imaseal/keys/kernel"
 	"github.com/imaseal/imaseal/sign"
 )
 
-// runningKernelFinds returns which keys the running kernel finds when it appraises a
-// file, nil where that can't be told or it has none at all and so appraises nothing.
-func runningKernelFinds() func(sign.KeyID) bool {
-	rings, err := kernel.ReadKeyrings()
-	if err != nil {
-		return nil
-	}
-	return kernelFinds(rings)
-}
-
-func kernelFinds(rings *kernel.Keyrings) func(sign.KeyID) bool {
+// Finds returns which keys the kernel finds when it appraises a file, nil where that
+// can't be told or it has none at all and so appraises nothing. A kernel looks for the
+// four bytes of a key id, in its refused keys, too.
+func (k *Keyrings) Finds() func(sign.KeyID) bool {
 	var found, refused []sign.KeyID
-	for _, ring := range rings.Rings {
+	for _, ring := range k.Rings {
 		list := &found
 		switch ring.Name {
-		case ".ima_blacklist":
+		case ringIMABlacklist:
 			list = &refused
 		case ".ima", "_ima":
 			if !ring.Listed || ring.Hidden > 0 {
