@@ -7,6 +7,8 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 )
 
 // Verdicts of [TrustedKeys.VerifyDigest].
@@ -49,6 +51,9 @@ func (t *TrustedKeys) Add(id KeyID, pub crypto.PublicKey) error {
 	t.keys[id] = append(t.keys[id], pub)
 	return nil
 }
+
+// KeyIDs returns the key ids under which keys are trusted, in ascending order.
+func (t *TrustedKeys) KeyIDs() []KeyID { return slices.Sorted(maps.Keys(t.keys)) }
 
 // Has reports whether a key is trusted under id.
 func (t *TrustedKeys) Has(id KeyID) bool { return len(t.keys[id]) > 0 }

@@ -163,18 +163,11 @@ func (s *resigning) setFrom(ctx context.Context, out *output, o *resignOptions) 
 		s.from = given
 		return nil
 	}
-	certs, err := loadAll(ctx, o.fromCerts)
-	if err != nil {
-		return err
-	}
+	var err error
 	if s.trusted, err = loadTrusted(ctx, out, o.fromCerts, nil); err != nil {
 		return err
 	}
-	for _, cert := range certs {
-		id, err := sign.KeyIDFromCertificate(cert)
-		if err != nil {
-			return err
-		}
+	for _, id := range s.trusted.KeyIDs() {
 		s.from[id] = true
 	}
 	for id := range given {
