@@ -128,13 +128,12 @@ func (w *labelWalk) collect(ctx context.Context, folder string, device uint64) e
 	w.seen[inode{stat.Dev, stat.Ino}] = true
 	var entries []fs.DirEntry
 	if err == nil {
-		entries, err = f.ReadDir(-1)
+		entries, err = list(f)
 	}
 	f.Close()
 	if err != nil {
 		w.find(folder, KindError, reason(err, w.system.Root, folder))
 	}
-	slices.SortFunc(entries, func(a, b fs.DirEntry) int { return strings.Compare(a.Name(), b.Name()) })
 	here := folderNames{folder: folder}
 	var below []string
 	for _, e := range entries {

@@ -96,6 +96,34 @@ func TestRevokedAcrossMounts(t *testing.T) {
 	}
 }
 
+func TestAFolderRemovedWhileOpenIsEmpty(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"b", "a"} {
+		if err := os.Mkdir(filepath.Join(dir, name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	open := func(path string) *os.File {
+		f, err := os.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { f.Close() })
+		return f
+	}
+	removed := open(filepath.Join(dir, "a"))
+	entries, err := list(open(dir))
+	if err != nil || len(entries) != 2 || entries[0].Name() != "a" || entries[1].Name() != "b" {
+		t.Errorf("%v, %v", entries, err)
+	}
+	if err := os.Remove(removed.Name()); err != nil {
+		t.Fatal(err)
+	}
+	if entries, err := list(removed); len(entries) != 0 || err != nil {
+		t.Errorf("once removed: %v, %v", entries, err)
+	}
+}
+
 // A folder that changes while it is walked is no error.
 func TestRevokedWhileFilesComeAndGo(t *testing.T) {
 	s, old := rolledOver(t, map[string]string{"usr/bin/a": "A"})

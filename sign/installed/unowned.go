@@ -4,10 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"io/fs"
 	"path"
-	"slices"
-	"strings"
 
 	"github.com/imaseal/imaseal/sign"
 	"github.com/imaseal/imaseal/sign/xattr"
@@ -37,7 +34,7 @@ func (c *checking) unowned(ctx context.Context) (*Report, error) {
 		err = c.walk(ctx, folder, seen, func(name string) {
 			tasks = append(tasks, task{report: report, file: &File{Path: name}})
 		})
-		if err != nil {
+		if err != nil && !absent(err) {
 			return nil, err
 		}
 	}
@@ -60,12 +57,11 @@ func (c *checking) walk(ctx context.Context, folder string, seen map[string]bool
 	if err != nil {
 		return err
 	}
-	entries, err := f.ReadDir(-1)
+	entries, err := list(f)
 	f.Close()
 	if err != nil {
 		return err
 	}
-	slices.SortFunc(entries, func(a, b fs.DirEntry) int { return strings.Compare(a.Name(), b.Name()) })
 	for _, e := range entries {
 		name := path.Join(folder, e.Name())
 		switch {

@@ -7,6 +7,8 @@ import (
 	"hash"
 	"io"
 	"io/fs"
+	"os"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -126,6 +128,18 @@ func unreadable(err error) bool { return errors.Is(err, unix.EACCES) && unix.Get
 // is no folder is the same to whoever looks for the file.
 func absent(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR)
+}
+
+// list returns what is in an open folder, by name, and what could be read before an
+// error. A folder that was removed after it was opened, of which the kernel says that
+// it does not exist, is empty.
+func list(folder *os.File) ([]fs.DirEntry, error) {
+	entries, err := folder.ReadDir(-1)
+	slices.SortFunc(entries, func(a, b fs.DirEntry) int { return strings.Compare(a.Name(), b.Name()) })
+	if absent(err) {
+		err = nil
+	}
+	return entries, err
 }
 
 // kindOf describes what stands where a regular file should be.
