@@ -144,6 +144,9 @@ func runKeysInit(cmd *cobra.Command, o *keysInitOptions) error {
 	if made.Note != "" {
 		out.note("%s", made.Note)
 	}
+	for _, warning := range made.Warnings {
+		out.warn("%s", warning)
+	}
 	return printNext(cmd.OutOrStdout(), made, o.keyType)
 }
 

@@ -201,12 +201,17 @@ func TestInitDates(t *testing.T) {
 	for _, tt := range []struct {
 		days, caDays   int
 		leafEnd, caEnd string
+		warning        string // part of the only one
 	}{
-		{0, 0, "2029-02-27T11:30:15Z", "2046-02-23T11:30:15Z"},
-		{1, 1, "2026-03-01T11:30:15Z", "2026-03-01T11:30:15Z"},
-		{36500, 36500, "2126-02-04T11:30:15Z", "2126-02-04T11:30:15Z"},
+		{0, 0, "2029-02-27T11:30:15Z", "2046-02-23T11:30:15Z", ""},
+		{1, 1, "2026-03-01T11:30:15Z", "2026-03-01T11:30:15Z", ""},
+		{36500, 36500, "2126-02-04T11:30:15Z", "2126-02-04T11:30:15Z", ""},
+		{100, 10, "2026-06-08T11:30:15Z", "2026-03-10T11:30:15Z", "signing.crt is valid longer than the certificate of its CA, which ends on 2026-03-10"},
 	} {
 		r := initKeys(t, InitOptions{Dir: t.TempDir(), Days: tt.days, CADays: tt.caDays, Now: now})
+		if warned := strings.Join(r.Warnings, "\n"); !strings.Contains(warned, tt.warning) || (warned == "") != (tt.warning == "") {
+			t.Errorf("%d days, the CA %d: warned of %q", tt.days, tt.caDays, warned)
+		}
 		for path, end := range map[string]string{r.Signing[0].Cert: tt.leafEnd, r.CACert: tt.caEnd} {
 			cert := loadCertificate(t, path)
 			if got := cert.NotAfter.Format(time.RFC3339); got != end {

@@ -59,7 +59,8 @@ type InitResult struct {
 	Signing             []KeyFiles // in the order of the names
 	// Finished are the files of an interrupted run that were put in place.
 	Finished []string
-	Note     string // what a user should know, "" for nothing
+	Note     string   // what a user should know about the CA, "" for nothing
+	Warnings []string // what a user should know about the certificates
 }
 
 // KeyFiles are the files of a signing key.
@@ -129,6 +130,7 @@ func Init(ctx context.Context, o InitOptions) (*InitResult, error) {
 		if err := o.issue(ctx, ca, &r.Signing[i], o.SigningKeys[i], &files); err != nil {
 			return nil, err
 		}
+		r.Warnings = append(r.Warnings, ca.outlived(r.Signing[i])...)
 	}
 	return r, files.write(ctx)
 }

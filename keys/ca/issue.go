@@ -107,9 +107,7 @@ func (ca *Authority) write(ctx context.Context, made *Issued, pub crypto.PublicK
 	if err := made.certified(cert, &files); err != nil {
 		return err
 	}
-	if cert.NotAfter.After(ca.Certificate.NotAfter) {
-		made.Warnings = append(made.Warnings, fmt.Sprintf("it is valid longer than the certificate of its CA, which ends on %s", shortDate(ca.Certificate.NotAfter)))
-	}
+	made.Warnings = append(made.Warnings, ca.outlived(made.KeyFiles)...)
 	collisions, err := keyIDCollisions(cert, filepath.Dir(made.Cert), others)
 	if err != nil {
 		return err
@@ -118,4 +116,10 @@ func (ca *Authority) write(ctx context.Context, made *Issued, pub crypto.PublicK
 	return files.write(ctx)
 }
 
-func shortDate(t time.Time) string { return t.UTC().Format(time.DateOnly) }
+// outlived returns a warning when a certificate is valid longer than that of its CA.
+func (ca *Authority) outlived(k KeyFiles) []string {
+	if !k.Certificate.NotAfter.After(ca.Certificate.NotAfter) {
+		return nil
+	}
+	return []string{fmt.Sprintf("%s is valid longer than the certificate of its CA, which ends on %s", k.Cert, ca.Certificate.NotAfter.UTC().Format(time.DateOnly))}
+}
