@@ -244,6 +244,8 @@ func (m *machineSeen) next(path string, cert *x509.Certificate, c kernel.Check) 
 	switch {
 	case has("blacklisted"):
 		say("make a new key (imaseal keys renew --new-key) and sign with it: what is blacklisted cannot be taken back")
+	case has("collision"):
+		say("make a new key: imaseal keys renew --new-key")
 	case isCA(cert) && c.Verdict == kernel.Not:
 		say("check the certificates of signing keys: this one is for vouching for them")
 	case has("kernel"):

@@ -77,8 +77,8 @@ func BlacklistName(cert *x509.Certificate) string {
 
 // Blacklisted tells in which keyrings of refused keys a certificate, or its key, is:
 // .blacklist with its hash keeps it from being loaded once more; .blacklist with the
-// key refuses modules and kernels that it signed; .ima_blacklist refuses its file
-// signatures at once.
+// key refuses modules and kernels that it signed; .ima_blacklist, with a key that has
+// its key id, refuses its file signatures at once.
 type Blacklisted struct {
 	Hash, Key, IMA bool
 }
@@ -95,6 +95,8 @@ func (k *Keyrings) Blacklisted(cert *x509.Certificate) Blacklisted {
 	name := BlacklistName(cert)
 	b.Hash = name != "" && slices.ContainsFunc(among, func(key Key) bool { return key.Type == "blacklist" && key.Description == name })
 	b.Key, _ = k.Has(ringBlacklist, cert.SubjectKeyId)
-	b.IMA, _ = k.Has(ringIMABlacklist, cert.SubjectKeyId)
+	if id, err := sign.KeyIDFromCertificate(cert); err == nil {
+		b.IMA = len(k.find(ringIMABlacklist, id)) > 0
+	}
 	return b
 }

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/imaseal/imaseal/sign"
 )
 
 // A Machine is a kernel with what it holds.
@@ -61,6 +63,7 @@ func (m Machine) Check(cert *x509.Certificate, chain error) Check {
 		}
 		m.judgeVoucher(&found, &c, cert, loaded)
 		m.judgeBlacklist(&found, &c, cert, loaded)
+		m.judgeCollision(&found, cert)
 	}
 	if loaded {
 		// What a keyring has against a certificate does not matter once it is in it.
@@ -120,7 +123,11 @@ func (m Machine) judgeVoucher(found *problems, c *Check, cert *x509.Certificate,
 func (m Machine) judgeBlacklist(found *problems, c *Check, cert *x509.Certificate, loaded bool) {
 	c.Blacklisted = m.Keyrings.Blacklisted(cert)
 	if c.Blacklisted.IMA {
-		found.add(Useless, "blacklisted", "the key is in .ima_blacklist: every file signature by it is refused")
+		who := "the key"
+		if has, _ := m.Keyrings.Has(ringIMABlacklist, cert.SubjectKeyId); !has {
+			who = "another key with the same key id"
+		}
+		found.add(Useless, "blacklisted", "%s is in .ima_blacklist: every file signature by it is refused", who)
 	}
 	if c.Blacklisted.Hash {
 		severity := Refused
@@ -131,6 +138,19 @@ func (m Machine) judgeBlacklist(found *problems, c *Check, cert *x509.Certificat
 	}
 	if c.Blacklisted.Key {
 		found.add(Notice, "blacklisted", "the key is in .blacklist: modules and kernels that it signed are refused, signatures of files are not")
+	}
+}
+
+// judgeCollision looks for another key that the kernel finds in place of this one.
+func (m Machine) judgeCollision(found *problems, cert *x509.Certificate) {
+	id, err := sign.KeyIDFromCertificate(cert)
+	if err != nil || len(cert.SubjectKeyId) < 4 {
+		return // of no use anyway
+	}
+	for _, key := range m.Keyrings.find(m.Keyring(), id) {
+		if !key.Is(cert.SubjectKeyId) {
+			found.add(Useless, "collision", "another key with the same key id is in %s, %q: a keyring with both finds only one of them", m.Keyring(), key.Description)
+		}
 	}
 }
 

@@ -66,6 +66,8 @@ func TestCheck(t *testing.T) {
 	noUsage := issue(t, ca, caKey, nil)
 	noUsage.KeyUsage = 0
 	key, issuerKey := keyLine(cert.SubjectKeyId), keyLine(ca.cert.SubjectKeyId)
+	twin := keyLine(append(make([]byte, 16), cert.SubjectKeyId[16:]...)) // of another key with its key id
+	named := fmt.Sprintf("revoked: X509.ecdsa-nist-p256 %x []", cert.SubjectKeyId[16:])
 	hash := fmt.Sprintf("tbs:%x", sha256.Sum256(cert.RawTBSCertificate))
 	trusted := TargetOf(parsed(t, trustedConfig))
 	builtinOnly := TargetOf(parsed(t, strings.Replace(trustedConfig, "CONFIG_IMA_KEYRINGS_PERMIT_SIGNED_BY_BUILTIN_OR_SECONDARY=y\n", "", 1)))
@@ -98,6 +100,11 @@ func TestCheck(t *testing.T) {
 		{"Debian, loaded", debian, rings(t, true, in("_ima", key)), nil, Verifies, "is a module"},
 		{"Debian, in another keyring", debian, rings(t, true, in(".evm", key)), nil, NotLoaded, "is a module"},
 		{"blacklisted for IMA", trusted, rings(t, true, map[string][]string{".ima": {key}, ".ima_blacklist": {key}}), nil, Not, ".ima_blacklist"},
+		{"another key of its id is blacklisted for IMA", trusted, rings(t, true, map[string][]string{".ima": {key}, ".ima_blacklist": {twin}}), nil, Not, "another key with the same key id is in .ima_blacklist"},
+		{"by a name of its own", trusted, rings(t, true, map[string][]string{".ima": {key}, ".ima_blacklist": {named}}), nil, Not, "the key is in .ima_blacklist"},
+		{"another key is blacklisted for IMA", trusted, rings(t, true, map[string][]string{".ima": {key}, ".ima_blacklist": {issuerKey}}), nil, Verifies, ""},
+		{"beside another key of its id", trusted, rings(t, true, map[string][]string{".ima": {twin, key}}), nil, Not, "another key with the same key id is in .ima, \"somebody: 00"},
+		{"after another key of its id", trusted, rings(t, true, map[string][]string{".ima": {twin}, ringBuiltin: {issuerKey}}), nil, Not, "another key with the same key id is in .ima"},
 		{"its hash is blacklisted", trusted, rings(t, true, map[string][]string{".ima": nil, ".blacklist": {hash}, ringBuiltin: {issuerKey}}), nil, Not, "not let into a keyring any more"},
 		{"its hash is blacklisted, too late", trusted, rings(t, true, map[string][]string{".ima": {key}, ".blacklist": {hash}}), nil, Verifies, "not let into a keyring any more"},
 		{"revoked for modules", trusted, rings(t, true, map[string][]string{".ima": {key}, ".blacklist": {key}}), nil, Verifies, "signatures of files are not"},

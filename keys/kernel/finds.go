@@ -7,31 +7,43 @@ import (
 	"github.com/imaseal/imaseal/sign"
 )
 
-// Finds returns which keys the kernel finds when it appraises a file, nil where that
-// can't be told or it has none at all and so appraises nothing. A kernel looks for the
-// four bytes of a key id, in its refused keys, too.
-func (k *Keyrings) Finds() func(sign.KeyID) bool {
-	var found, refused []sign.KeyID
-	for _, ring := range k.Rings {
-		list := &found
-		switch ring.Name {
-		case ringIMABlacklist:
-			list = &refused
-		case ".ima", "_ima":
-			if !ring.Listed || ring.Hidden > 0 {
-				return nil
-			}
-		default:
-			continue
-		}
+// foundBy reports whether a kernel that looks for a key id finds the key. It looks for
+// four bytes at the end of the identifier: request_asymmetric_key of
+// security/integrity/digsig_asymmetric.c, asymmetric_key_id_partial.
+func (k Key) foundBy(id sign.KeyID) bool {
+	return !k.Dead && len(k.KeyID) == 4 && sign.KeyID(binary.BigEndian.Uint32(k.KeyID)) == id
+}
+
+// find returns the keys that a kernel finds by a key id in the keyrings of a name.
+func (k *Keyrings) find(name string, id sign.KeyID) []Key {
+	var found []Key
+	for _, ring := range k.Named(name) {
 		for _, key := range ring.Keys {
-			if len(key.KeyID) == 4 && !key.Dead {
-				*list = append(*list, sign.KeyID(binary.BigEndian.Uint32(key.KeyID)))
+			if key.foundBy(id) {
+				found = append(found, key)
 			}
 		}
 	}
-	if len(found) == 0 {
+	return found
+}
+
+// Finds returns which keys the kernel finds when it appraises a file, nil where that
+// can't be told or it has none at all and so appraises nothing. Those in .ima_blacklist
+// are refused.
+func (k *Keyrings) Finds() func(sign.KeyID) bool {
+	name := ".ima"
+	if len(k.Named(name)) == 0 {
+		name = "_ima" // which is nothing to a kernel with the other
+	}
+	some := false
+	for _, ring := range k.Named(name) {
+		if !ring.Listed || ring.Hidden > 0 {
+			return nil
+		}
+		some = some || slices.ContainsFunc(ring.Keys, func(key Key) bool { return len(key.KeyID) == 4 && !key.Dead })
+	}
+	if !some {
 		return nil
 	}
-	return func(id sign.KeyID) bool { return slices.Contains(found, id) && !slices.Contains(refused, id) }
+	return func(id sign.KeyID) bool { return len(k.find(name, id)) > 0 && len(k.find(ringIMABlacklist, id)) == 0 }
 }

@@ -30,6 +30,7 @@ func TestFinds(t *testing.T) {
 		"two keys":            {[]Keyring{ring(".ima", key(1, false), key(2, false))}, true, map[sign.KeyID]bool{1: true, 2: true, 3: false}},
 		"one that is revoked": {[]Keyring{ring("_ima", key(1, true), key(2, false))}, true, map[sign.KeyID]bool{1: false, 2: true}},
 		"one that is refused": {[]Keyring{ring(".ima", key(1, false), key(2, false)), ring(".ima_blacklist", key(1, false))}, true, map[sign.KeyID]bool{1: false, 2: true}},
+		"_ima beside .ima":    {[]Keyring{ring("_ima", key(1, false)), ring(".ima", key(2, false))}, true, map[sign.KeyID]bool{1: false, 2: true}},
 		"no identifier":       {[]Keyring{ring(".ima", Key{}, key(2, false))}, true, map[sign.KeyID]bool{0: false, 2: true}},
 	} {
 		t.Run(name, func(t *testing.T) {
