@@ -14,7 +14,12 @@ import (
 
 	"github.com/imaseal/imaseal/keys/kmsref"
 	"github.com/imaseal/imaseal/keys/program"
+	"github.com/imaseal/imaseal/keys/remote"
 )
+
+// ErrRefused is what the error of a service's key is that does not sign a digest, and
+// may sign one by another hash.
+var ErrRefused = remote.ErrRefused
 
 // programFolder is where our packages install signing programs.
 const programFolder = "/usr/lib/imaseal"

@@ -8,6 +8,7 @@ import (
 	"context"
 	"crypto"
 	"crypto/rand"
+	"crypto/rsa"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"errors"
@@ -167,11 +168,26 @@ func certify(template *x509.Certificate, pub crypto.PublicKey, issuer *x509.Cert
 			return nil, err
 		}
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, issuer, pub, key)
+	der, err := signedBy(key, func(algorithm x509.SignatureAlgorithm) ([]byte, error) {
+		template.SignatureAlgorithm = algorithm
+		return x509.CreateCertificate(rand.Reader, template, issuer, pub, key)
+	})
 	if err != nil {
 		return nil, fmt.Errorf("making the certificate of %q: %w", template.Subject, err)
 	}
 	return x509.ParseCertificate(der)
+}
+
+// signedBy has a certificate or a request made that key signs, by the hash that Go
+// chooses. For RSA that is SHA-256, and services have keys that sign by SHA-512 only.
+func signedBy(key crypto.Signer, make func(x509.SignatureAlgorithm) ([]byte, error)) ([]byte, error) {
+	der, err := make(x509.UnknownSignatureAlgorithm)
+	if _, ok := key.Public().(*rsa.PublicKey); ok && errors.Is(err, keys.ErrRefused) {
+		if other, err := make(x509.SHA512WithRSA); err == nil {
+			return other, nil
+		}
+	}
+	return der, err
 }
 
 // newTemplate begins a certificate that is valid from now on.

@@ -234,7 +234,10 @@ func newRequest(key crypto.Signer, name string) ([]byte, error) {
 	}
 	template := &x509.CertificateRequest{Subject: pkix.Name{CommonName: signingName(name)}}
 	// The signature is verified there, whatever kind of key made it.
-	der, err := x509.CreateCertificateRequest(rand.Reader, template, key)
+	der, err := signedBy(key, func(algorithm x509.SignatureAlgorithm) ([]byte, error) {
+		template.SignatureAlgorithm = algorithm
+		return x509.CreateCertificateRequest(rand.Reader, template, key)
+	})
 	if err != nil {
 		return nil, fmt.Errorf("making the certificate request: %w", err)
 	}

@@ -1,7 +1,12 @@
 package ca
 
 import (
+	"bytes"
+	"context"
 	"crypto"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
 	"io"
 	"maps"
 	"os"
@@ -11,6 +16,7 @@ import (
 	"testing"
 
 	"github.com/imaseal/imaseal/keys"
+	"github.com/imaseal/imaseal/keys/remote"
 )
 
 func TestLoadRequestReadsWhatOpenSSLWrites(t *testing.T) {
@@ -138,4 +144,46 @@ func TestAWrongSignatureIsNoticed(t *testing.T) {
 	if _, err := os.Stat(out + ".crt"); err == nil {
 		t.Error("it was written all the same")
 	}
+}
+
+// A key of a service that is tied to SHA-512 certifies and asks for a certificate by it.
+func TestAKeyThatSignsByOneHash(t *testing.T) {
+	t.Parallel()
+	file, err := keys.Open(t.Context(), "../testdata/private/rsa-pkcs8.pem", keys.OpenOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tied := func(to crypto.Hash) *keys.Key {
+		sign := func(_ context.Context, batch []remote.Digest) ([]remote.Result, error) {
+			var r remote.Result
+			if batch[0].Hash != to {
+				r.Err = errors.New("it signs no such hash")
+			} else {
+				r.Signature, r.Err = file.Sign(nil, batch[0].Sum, to)
+			}
+			return []remote.Result{r}, nil
+		}
+		s := remote.NewSigner(t.Context(), file.Public(), sign, remote.Options{Name: "kms", Batch: 1})
+		t.Cleanup(func() { s.Close() })
+		return &keys.Key{Signer: s}
+	}
+	out := filepath.Join(t.TempDir(), "csr")
+	if err := MakeRequest(t.Context(), RequestOptions{Key: tied(crypto.SHA512), Out: out}); err != nil {
+		t.Fatal(err)
+	}
+	if csr, err := os.ReadFile(out); err != nil {
+		t.Fatal(err)
+	} else if block, _ := pem.Decode(csr); !bytes.Contains(block.Bytes, []byte{0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 13}) {
+		t.Error("the request is not signed by sha512WithRSAEncryption")
+	}
+	if r := loadRequest(t, out); !keys.Same(r.PublicKey, file.Public()) {
+		t.Error("it is for another key")
+	}
+	cert, err := newCACertificate(tied(crypto.SHA512), newTemplate("x CA", 1, testTime))
+	if err != nil || cert.SignatureAlgorithm != x509.SHA512WithRSA {
+		t.Errorf("the certificate of a CA: %v", err)
+	}
+	// What is told is what the service said of the hash that it was asked for first.
+	err = MakeRequest(t.Context(), RequestOptions{Key: tied(crypto.SHA384), Out: out + "2"})
+	checkError(t, err, "making the certificate request", "kms: it signs no such hash")
 }

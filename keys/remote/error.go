@@ -1,6 +1,6 @@
 package remote
 
-// This file holds which failures are worth another try.
+// This file holds which failures are worth another try, and which are a refusal.
 
 import (
 	"errors"
@@ -35,3 +35,13 @@ func IsTemporary(err error) (after time.Duration, ok bool) {
 	}
 	return t.after, true
 }
+
+// ErrRefused is what the error of a digest is (errors.Is) that a service will not sign,
+// though it is well. A digest by another hash it may sign: many keys are tied to one.
+var ErrRefused = errors.New("the service refuses to sign")
+
+// A refusal is an error with a text of its own that is ErrRefused.
+type refusal struct{ error }
+
+func (r refusal) Is(target error) bool { return target == ErrRefused }
+func (r refusal) Unwrap() error        { return r.error }

@@ -268,16 +268,16 @@ func (s *Signer) answered(h crypto.Hash, results []Result) {
 	s.health.well()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var refusal error
+	var refused error
 	for _, r := range results {
 		if _, temporary := IsTemporary(r.Err); r.Err == nil {
 			s.signed[h] = true
 		} else if !temporary {
-			refusal = r.Err
+			refused = r.Err
 		}
 	}
-	if refusal != nil && !s.signed[h] {
-		s.refused[h] = fmt.Errorf("%s: %w", s.o.Name, refusal)
+	if refused != nil && !s.signed[h] {
+		s.refused[h] = s.refusal(refused)
 		finish(s.waiting[h], s.refused[h])
 		delete(s.waiting, h)
 	}
@@ -303,11 +303,13 @@ func (s *Signer) settle(batch []*call, results []Result, counts bool) (again []*
 		case temporary:
 			finish(batch[i:i+1], fmt.Errorf("%s: %w (asked %d times while others succeeded)", s.o.Name, r.Err, c.attempts))
 		default:
-			finish(batch[i:i+1], fmt.Errorf("%s: %w", s.o.Name, r.Err))
+			finish(batch[i:i+1], s.refusal(r.Err))
 		}
 	}
 	return again
 }
+
+func (s *Signer) refusal(err error) error { return refusal{fmt.Errorf("%s: %w", s.o.Name, err)} }
 
 func finish(calls []*call, err error) {
 	for _, c := range calls {
