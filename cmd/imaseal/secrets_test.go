@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"encoding/pem"
 	"fmt"
+	"io"
 	"math/big"
 	"os"
 	"os/exec"
@@ -16,6 +17,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // A secret is what nobody but the command may ever see, by a name for messages.
@@ -86,11 +89,7 @@ func (l *lookout) process(pid int) {
 	}
 	open, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
 	for _, fd := range open {
-		target, _ := os.Readlink(fd)
-		if info, err := os.Stat(fd); err != nil || !info.Mode().IsRegular() || slices.Contains(l.may, target) {
-			continue
-		}
-		if text, err := os.ReadFile(fd); err == nil {
+		if text, ok := l.openFile(fd); ok {
 			l.look("open file", text)
 		}
 	}
@@ -104,6 +103,23 @@ func (l *lookout) process(pid int) {
 			}
 		}
 	}
+}
+
+// openFile reads a regular file that a process has open, unless it may hold a secret.
+// It is opened before its name is asked for: the process may have another file by the
+// same number a moment later.
+func (l *lookout) openFile(fd string) ([]byte, bool) {
+	f, err := os.OpenFile(fd, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+	if err != nil {
+		return nil, false
+	}
+	defer f.Close()
+	name, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", f.Fd()))
+	if info, statErr := f.Stat(); err != nil || statErr != nil || !info.Mode().IsRegular() || slices.Contains(l.may, name) {
+		return nil, false
+	}
+	text, err := io.ReadAll(f)
+	return text, err == nil
 }
 
 // files looks at all files in the folders.
