@@ -4,9 +4,6 @@ import (
 	"archive/tar"
 	"bytes"
 	"compress/gzip"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"fmt"
 	"io"
 	"os/exec"
@@ -18,6 +15,7 @@ import (
 
 	"github.com/imaseal/imaseal/deb/dpkgtar"
 	"github.com/imaseal/imaseal/sign"
+	"github.com/imaseal/imaseal/sign/signtest"
 )
 
 // noOptions are those of a signed copy without an OpenPGP signature.
@@ -211,30 +209,8 @@ func (b build) bytes(t testing.TB) []byte {
 	return arOf(b.members(t)...)
 }
 
-var testKey = func() *sign.Signer {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		panic(err)
-	}
-	id, err := sign.KeyIDFromPublicKey(key.Public())
-	if err != nil {
-		panic(err)
-	}
-	s, err := sign.NewSigner(key, id)
-	if err != nil {
-		panic(err)
-	}
-	return s
-}()
-
-func trusted(t testing.TB, key *sign.Signer) *sign.TrustedKeys {
-	t.Helper()
-	var keys sign.TrustedKeys
-	if err := keys.Add(key.KeyID(), key.Public()); err != nil {
-		t.Fatal(err)
-	}
-	return &keys
-}
+// testKey signs what the tests sign.
+var testKey = signtest.NewSigner()
 
 func open(t testing.TB, raw []byte) *Package {
 	t.Helper()
@@ -267,7 +243,7 @@ func signed(t testing.TB, raw []byte, o sign.WriteOptions) []byte {
 
 func verify(t testing.TB, raw []byte) *sign.Report {
 	t.Helper()
-	r, err := sign.Verify(t.Context(), open(t, raw), trusted(t, testKey), sign.Options{Jobs: 2})
+	r, err := sign.Verify(t.Context(), open(t, raw), signtest.Trust(testKey), sign.Options{Jobs: 2})
 	if err != nil {
 		t.Fatal(err)
 	}

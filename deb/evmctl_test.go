@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/imaseal/imaseal/sign"
+	"github.com/imaseal/imaseal/sign/signtest"
 )
 
 // A toolKey is a key that evmctl and openssl can use.
@@ -31,14 +32,7 @@ type toolKey struct {
 
 func newToolKey(t testing.TB, key crypto.Signer) toolKey {
 	t.Helper()
-	id, err := sign.KeyIDFromPublicKey(key.Public())
-	if err != nil {
-		t.Fatal(err)
-	}
-	k := toolKey{}
-	if k.signer, err = sign.NewSigner(key, id); err != nil {
-		t.Fatal(err)
-	}
+	k := toolKey{signer: signtest.SignerOf(key)}
 	dir := t.TempDir()
 	put := func(name, kind string, der []byte, err error) string {
 		if err != nil {
@@ -155,7 +149,7 @@ func TestEvmctlAndAttr(t *testing.T) {
 				t.Fatal(err)
 			}
 			q := open(t, write(t, p, m, sign.WriteOptions{}))
-			r, err := sign.Verify(t.Context(), q, trusted(t, k.signer), sign.Options{})
+			r, err := sign.Verify(t.Context(), q, signtest.Trust(k.signer), sign.Options{})
 			if err != nil || !r.OK() {
 				t.Errorf("Verify of evmctl's signatures: %+v, %v", r, err)
 			}

@@ -3,38 +3,13 @@ package deb
 import (
 	"archive/tar"
 	"bytes"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"encoding/hex"
 	"os"
 	"strings"
 	"testing"
 
 	"github.com/imaseal/imaseal/sign"
+	"github.com/imaseal/imaseal/sign/signtest"
 )
-
-// formatSigner signs with the P-256 key of RFC 6979, A.2.5, as the examples of
-// docs/format.md do: anybody has that key.
-func formatSigner(t *testing.T) *sign.Signer {
-	t.Helper()
-	scalar, err := hex.DecodeString("c9afa9d845ba75166b5c215767b1d6934e50c3db36e89b127b8a622b120f6721")
-	if err != nil {
-		t.Fatal(err)
-	}
-	key, err := ecdsa.ParseRawPrivateKey(elliptic.P256(), scalar)
-	if err != nil {
-		t.Fatal(err)
-	}
-	id, err := sign.KeyIDFromPublicKey(key.Public())
-	if err != nil {
-		t.Fatal(err)
-	}
-	signer, err := sign.NewSigner(key, id)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return signer
-}
 
 // TestFormatExample holds the worked example of docs/format.md, which a second
 // implementation is tested against, to what is written here.
@@ -57,7 +32,7 @@ func TestFormatExample(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, err := sign.Sign(t.Context(), p, formatSigner(t), sign.Options{})
+	m, err := sign.Sign(t.Context(), p, signtest.FormatSigner(), sign.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/imaseal/imaseal/deb/dpkgtar"
 	"github.com/imaseal/imaseal/sign"
+	"github.com/imaseal/imaseal/sign/signtest"
 )
 
 // FuzzOpen looks for ar archives that do harm, and for ones in which the library
@@ -116,7 +117,7 @@ func FuzzPackage(f *testing.F) {
 		for _, s := range p.OpenPGP() {
 			io.Copy(io.Discard, s.Signed())
 		}
-		keys := trusted(t, testKey)
+		keys := signtest.Trust(testKey)
 		m, malformed := p.Manifest()
 		if r, err := sign.Verify(t.Context(), p, keys, sign.Options{}); err == nil && r.OK() && m == nil {
 			t.Fatalf("a package that is not signed is ok: %+v", r)

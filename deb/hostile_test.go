@@ -14,6 +14,7 @@ import (
 
 	"github.com/imaseal/imaseal/deb/dpkgtar"
 	"github.com/imaseal/imaseal/sign"
+	"github.com/imaseal/imaseal/sign/signtest"
 )
 
 // A badTar is a tar archive that is refused, and what the error says.
@@ -127,7 +128,7 @@ func notSigned(t *testing.T, raw []byte, want string) {
 		if err != nil {
 			return err
 		}
-		if r, err := sign.Verify(t.Context(), p, trusted(t, testKey), sign.Options{}); err == nil && r.OK() {
+		if r, err := sign.Verify(t.Context(), p, signtest.Trust(testKey), sign.Options{}); err == nil && r.OK() {
 			t.Error("Verify says ok")
 		}
 		m, err := sign.Sign(t.Context(), p, testKey, sign.Options{})

@@ -9,6 +9,7 @@ import (
 
 	"github.com/imaseal/imaseal/deb/dpkgtar"
 	"github.com/imaseal/imaseal/sign"
+	"github.com/imaseal/imaseal/sign/signtest"
 )
 
 // reseal returns a signed package whose control archive was changed.
@@ -147,7 +148,7 @@ func TestMalformedSignedPackages(t *testing.T) {
 			if m != nil || err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("Manifest: %v, error %v does not say %q", m, err, c.want)
 			}
-			r, err := sign.Verify(t.Context(), p, trusted(t, testKey), sign.Options{})
+			r, err := sign.Verify(t.Context(), p, signtest.Trust(testKey), sign.Options{})
 			if err != nil || r.OK() || r.Signed != 0 || !slices.ContainsFunc(r.Findings, func(f sign.Finding) bool { return f.Reason == sign.ReasonMalformed }) {
 				t.Errorf("Verify: %+v, %v", r, err)
 			}
@@ -255,7 +256,7 @@ func TestEveryByteCounts(t *testing.T) {
 			if err != nil {
 				continue
 			}
-			r, err := sign.Verify(t.Context(), q, trusted(t, testKey), sign.Options{})
+			r, err := sign.Verify(t.Context(), q, signtest.Trust(testKey), sign.Options{})
 			if err != nil || !r.OK() {
 				continue
 			}

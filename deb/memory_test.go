@@ -17,6 +17,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	"github.com/imaseal/imaseal/sign"
+	"github.com/imaseal/imaseal/sign/signtest"
 )
 
 const (
@@ -132,7 +133,7 @@ func signInChild(t *testing.T, path string) {
 		t.Log(err)
 		return
 	}
-	r, err := sign.Verify(t.Context(), p, trusted(t, testKey), sign.Options{Jobs: 2})
+	r, err := sign.Verify(t.Context(), p, signtest.Trust(testKey), sign.Options{Jobs: 2})
 	if err == nil {
 		err = fmt.Errorf("verify: %d files, %d findings", r.Files, len(r.Findings))
 	}

@@ -6,11 +6,12 @@ import (
 	"testing"
 
 	"github.com/imaseal/imaseal/sign"
+	"github.com/imaseal/imaseal/sign/signtest"
 )
 
 // BenchmarkSign signs what scripts/bench-inputs makes: 11,751 files, zstd.
 func BenchmarkSign(b *testing.B) {
-	f, err := os.Open(cached(b, "bench-inputs-*[^k]/golang.rpm", "scripts/bench-inputs"))
+	f, err := os.Open(signtest.Cached(b, "bench-inputs-*[^k]/golang.rpm", "scripts/bench-inputs"))
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -27,7 +28,7 @@ func BenchmarkSign(b *testing.B) {
 				if err != nil {
 					b.Fatal(err)
 				}
-				m, err := sign.Sign(b.Context(), p, newTestKey(), sign.Options{Jobs: 2}) // one that remembers nothing
+				m, err := sign.Sign(b.Context(), p, signtest.NewSigner(), sign.Options{Jobs: 2}) // one that remembers nothing
 				if err != nil {
 					b.Fatal(err)
 				}

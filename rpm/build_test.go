@@ -3,10 +3,7 @@ package rpm
 import (
 	"bytes"
 	"compress/gzip"
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/md5"
-	"crypto/rand"
 	"crypto/sha1"
 	"crypto/sha256"
 	"crypto/sha512"
@@ -20,6 +17,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	"github.com/imaseal/imaseal/sign"
+	"github.com/imaseal/imaseal/sign/signtest"
 )
 
 // A testFile is a file of a package that buildRPM makes.
@@ -304,31 +302,7 @@ func write(t testing.TB, p *Package, m *sign.Manifest, o sign.WriteOptions) []by
 }
 
 // testKey is made once; what it signs is of no consequence.
-var testKey = sync.OnceValue(newTestKey)
-
-func newTestKey() *sign.Signer {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		panic(err)
-	}
-	id, err := sign.KeyIDFromPublicKey(key.Public())
-	if err != nil {
-		panic(err)
-	}
-	s, err := sign.NewSigner(key, id)
-	if err != nil {
-		panic(err)
-	}
-	return s
-}
-
-func trusted(key *sign.Signer) *sign.TrustedKeys {
-	t := new(sign.TrustedKeys)
-	if err := t.Add(key.KeyID(), key.Public()); err != nil {
-		panic(err)
-	}
-	return t
-}
+var testKey = sync.OnceValue(signtest.NewSigner)
 
 // signed signs raw with testKey.
 func signed(t testing.TB, raw []byte, o Options) ([]byte, *sign.Manifest) {

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/imaseal/imaseal/sign"
+	"github.com/imaseal/imaseal/sign/signtest"
 )
 
 // A fence is a package of which nothing may be read from some offset on.
@@ -56,7 +57,7 @@ func TestHeaderOnlyReadsNoPayload(t *testing.T) {
 	bad := bytes.Clone(raw)
 	bad[len(bad)-20] ^= 1
 	p = open(t, bad, Options{HeaderOnly: true})
-	m, err := sign.Sign(t.Context(), p, newTestKey(), sign.Options{})
+	m, err := sign.Sign(t.Context(), p, signtest.NewSigner(), sign.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

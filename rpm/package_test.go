@@ -167,7 +167,7 @@ func TestDigestsGuardSigning(t *testing.T) {
 		q := open(t, good, Options{})
 		good[at+q.mainAt-p.mainAt] ^= 1
 		q = open(t, good, Options{})
-		report, err := sign.Verify(t.Context(), q, trusted(testKey()), sign.Options{})
+		report, err := sign.Verify(t.Context(), q, signtest.Trust(testKey()), sign.Options{})
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}

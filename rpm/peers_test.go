@@ -8,18 +8,19 @@ import (
 	"testing"
 
 	"github.com/imaseal/imaseal/sign"
+	"github.com/imaseal/imaseal/sign/signtest"
 )
 
 // A peer is an rpmsign that can sign files.
 type peer struct{ rpmsign, rpm string }
 
 func peer418(t testing.TB) peer {
-	dir := cached(t, "rpm418-*-????????/bin", "scripts/peers rpm418")
+	dir := signtest.Cached(t, "rpm418-*-????????/bin", "scripts/peers rpm418")
 	return peer{dir + "/rpmsign", dir + "/rpm"}
 }
 
 func peer61(t testing.TB) peer {
-	dir := cached(t, "rpm61-*-????????/bin", "scripts/peers rpm61")
+	dir := signtest.Cached(t, "rpm61-*-????????/bin", "scripts/peers rpm61")
 	return peer{dir + "/rpmsign", dir + "/rpm"}
 }
 
@@ -56,7 +57,7 @@ func compare(t *testing.T, p peer, env []string, raw []byte) {
 				t.Errorf("%s: %q: one of us signs it", kind, ours.files.path(i))
 			}
 		}
-		report, err := sign.Verify(t.Context(), theirs, trusted(key), sign.Options{})
+		report, err := sign.Verify(t.Context(), theirs, signtest.Trust(key), sign.Options{})
 		if err != nil || !report.OK() || report.Signed != report.Files {
 			t.Errorf("%s: of rpmsign's we say %+v, %v", kind, report, err)
 		}

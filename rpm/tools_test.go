@@ -2,6 +2,7 @@ package rpm
 
 import (
 	"bytes"
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -17,6 +18,7 @@ import (
 	"testing"
 
 	"github.com/imaseal/imaseal/sign"
+	"github.com/imaseal/imaseal/sign/signtest"
 )
 
 // rpm itself is the judge here. A tool that is not on the machine skips its tests.
@@ -28,24 +30,6 @@ func need(t testing.TB, tools ...string) {
 			t.Skipf("%s is not installed", tool)
 		}
 	}
-}
-
-// cached returns what scripts/peers or scripts/forky-root left in the cache.
-func cached(t testing.TB, pattern, script string) string {
-	t.Helper()
-	cache := os.Getenv("IMASEAL_CACHE")
-	if cache == "" {
-		base, err := os.UserCacheDir()
-		if err != nil {
-			t.Skip(err)
-		}
-		cache = filepath.Join(base, "imaseal")
-	}
-	found, _ := filepath.Glob(filepath.Join(cache, pattern))
-	if len(found) == 0 {
-		t.Skipf("%s is not there: run %s", pattern, script)
-	}
-	return found[len(found)-1]
 }
 
 func run(t testing.TB, env []string, name string, args ...string) string {
@@ -179,7 +163,7 @@ func judge(t *testing.T, raw []byte, rpm string, options ...string) []byte {
 	if q := open(t, raw, Options{}); q.irregular != "" {
 		t.Errorf("that of rpmbuild is: %s", q.irregular)
 	}
-	report, err := sign.Verify(t.Context(), p, trusted(testKey()), sign.Options{})
+	report, err := sign.Verify(t.Context(), p, signtest.Trust(testKey()), sign.Options{})
 	if err != nil || !report.OK() || report.Signed != report.Files {
 		t.Errorf("verify: %+v, %v", report, err)
 	}
@@ -224,38 +208,20 @@ func gpgHome(t testing.TB, kinds ...string) (env []string, public string) {
 // keyFile writes a key as rpmsign reads it.
 func keyFile(t *testing.T, kind string) (path string, key *sign.Signer) {
 	t.Helper()
-	var der []byte
-	var pub any
-	var private any
+	var private crypto.Signer
+	var err error
 	if kind == "rsa" {
-		k, err := rsa.GenerateKey(rand.Reader, 2048)
-		if err != nil {
-			t.Fatal(err)
-		}
-		private, pub = k, k.Public()
+		private, err = rsa.GenerateKey(rand.Reader, 2048)
 	} else {
-		k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-		if err != nil {
-			t.Fatal(err)
-		}
-		private, pub = k, k.Public()
+		private, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	}
+	if err != nil {
+		t.Fatal(err)
 	}
 	der, err := x509.MarshalPKCS8PrivateKey(private)
 	if err != nil {
 		t.Fatal(err)
 	}
 	path = save(t, filepath.Join(t.TempDir(), "key"), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
-	id, err := sign.KeyIDFromPublicKey(pub)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if r, ok := private.(*rsa.PrivateKey); ok {
-		key, err = sign.NewSigner(r, id)
-	} else {
-		key, err = sign.NewSigner(private.(*ecdsa.PrivateKey), id)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	return path, key
+	return path, signtest.SignerOf(private)
 }

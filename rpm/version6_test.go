@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/imaseal/imaseal/sign"
+	"github.com/imaseal/imaseal/sign/signtest"
 )
 
 // forky returns a root with Debian's rpm 6.
@@ -16,7 +17,7 @@ func forky(t testing.TB) string {
 	if os.Getuid() != 0 {
 		t.Skip("only root may chroot")
 	}
-	return cached(t, "debian-forky-*rpm*[^.k]", "scripts/forky-root")
+	return signtest.Cached(t, "debian-forky-*rpm*[^.k]", "scripts/forky-root")
 }
 
 // below makes a temporary folder in root, and returns its path and that inside of it.
@@ -87,7 +88,7 @@ func TestVersion6(t *testing.T) {
 					t.Errorf("%q was installed with another content", f.Path)
 				}
 			}
-			report, err := sign.Verify(t.Context(), p, trusted(testKey()), sign.Options{})
+			report, err := sign.Verify(t.Context(), p, signtest.Trust(testKey()), sign.Options{})
 			if err != nil || !report.OK() || report.Signed != report.Files {
 				t.Errorf("verify: %+v, %v", report, err)
 			}

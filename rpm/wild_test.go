@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/imaseal/imaseal/sign"
+	"github.com/imaseal/imaseal/sign/signtest"
 )
 
 // TestWildVariants has what other signers have written over the years.
@@ -69,7 +70,7 @@ func TestWildVariants(t *testing.T) {
 			w := plain
 			w.editSig = func(e []entry) []entry { return append(e, c.tags...) }
 			p := open(t, w.build(t), Options{})
-			report, err := sign.Verify(t.Context(), p, trusted(testKey()), sign.Options{})
+			report, err := sign.Verify(t.Context(), p, signtest.Trust(testKey()), sign.Options{})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -52,7 +52,7 @@ func TestResignIsSign(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			want := signedBy(t, next, o).Carried
-			got, report, err := sign.Resign(t.Context(), signedBy(t, old, o), next, trusting(t, old), sign.Options{Jobs: o.Jobs}, nil)
+			got, report, err := sign.Resign(t.Context(), signedBy(t, old, o), next, signtest.Trust(old), sign.Options{Jobs: o.Jobs}, nil)
 			if err != nil || !report.OK() || !sameManifest(t, got, want) {
 				t.Errorf("%v, %+v\n%v\n%v", err, report, got, want)
 			}
@@ -62,11 +62,11 @@ func TestResignIsSign(t *testing.T) {
 	p := signedBy(t, old, sign.Options{Selection: sign.Selection{Select: []string{"/usr/share/a"}}})
 	p.Carried.Statement, p.Carried.Control = nil, nil
 	p.Contents = p.Contents[:4]
-	got, report, err := sign.Resign(t.Context(), unstated{p}, next, trusting(t, old), sign.Options{}, nil)
+	got, report, err := sign.Resign(t.Context(), unstated{p}, next, signtest.Trust(old), sign.Options{}, nil)
 	if err != nil || !report.OK() || len(got.Files) != 1 || got.Files[0].Path != "usr/share/a" || got.Statement != nil {
 		t.Errorf("%v, %+v, %v", err, report, got)
 	}
-	if err := trusting(t, next).VerifyDigest(parsed(t, got.Files[0].Value), digestOf(sign.SHA256, "a")); err != nil {
+	if err := signtest.Trust(next).VerifyDigest(parsed(t, got.Files[0].Value), digestOf(sign.SHA256, "a")); err != nil {
 		t.Error(err)
 	}
 }
@@ -89,14 +89,14 @@ func TestResignRefuses(t *testing.T) {
 		accept func(sign.Finding) bool
 		want   sign.Reason // "": nothing is refused
 	}{
-		"another key":              {nil, trusting(t, other), nil, sign.ReasonUnknownKey},
-		"another key, as accepted": {nil, trusting(t, other), unknown, ""},
-		"a changed file, though unknown keys are accepted": {func(p *signtest.Memory) { p.Contents[0].Content = []byte("changed") }, trusting(t, other), unknown, sign.ReasonDigestMismatch},
-		"a changed file":          {func(p *signtest.Memory) { p.Contents[2].Content = []byte("changed") }, trusting(t, old), nil, sign.ReasonBadSignature},
-		"one that is gone":        {func(p *signtest.Memory) { p.Contents = slices.Delete(p.Contents, 2, 3) }, trusting(t, old), nil, sign.ReasonStray},
-		"one without a signature": {func(p *signtest.Memory) { p.Carried.Files = slices.Delete(p.Carried.Files, 2, 3) }, trusting(t, old), nil, sign.ReasonUnsigned},
-		"no statement":            {func(p *signtest.Memory) { p.Carried.Statement = nil }, trusting(t, old), nil, sign.ReasonUnsigned},
-		"more than it says":       {func(p *signtest.Memory) { p.Carried.Statement.Selection.Exclude = []string{"/usr/share/a"} }, trusting(t, old), nil, sign.ReasonStray},
+		"another key":              {nil, signtest.Trust(other), nil, sign.ReasonUnknownKey},
+		"another key, as accepted": {nil, signtest.Trust(other), unknown, ""},
+		"a changed file, though unknown keys are accepted": {func(p *signtest.Memory) { p.Contents[0].Content = []byte("changed") }, signtest.Trust(other), unknown, sign.ReasonDigestMismatch},
+		"a changed file":          {func(p *signtest.Memory) { p.Contents[2].Content = []byte("changed") }, signtest.Trust(old), nil, sign.ReasonBadSignature},
+		"one that is gone":        {func(p *signtest.Memory) { p.Contents = slices.Delete(p.Contents, 2, 3) }, signtest.Trust(old), nil, sign.ReasonStray},
+		"one without a signature": {func(p *signtest.Memory) { p.Carried.Files = slices.Delete(p.Carried.Files, 2, 3) }, signtest.Trust(old), nil, sign.ReasonUnsigned},
+		"no statement":            {func(p *signtest.Memory) { p.Carried.Statement = nil }, signtest.Trust(old), nil, sign.ReasonUnsigned},
+		"more than it says":       {func(p *signtest.Memory) { p.Carried.Statement.Selection.Exclude = []string{"/usr/share/a"} }, signtest.Trust(old), nil, sign.ReasonStray},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := signedBy(t, old, sign.Options{})
@@ -112,7 +112,7 @@ func TestResignRefuses(t *testing.T) {
 			}
 		})
 	}
-	if _, _, err := sign.Resign(t.Context(), examplePackage(), next, trusting(t, old), sign.Options{}, nil); err == nil {
+	if _, _, err := sign.Resign(t.Context(), examplePackage(), next, signtest.Trust(old), sign.Options{}, nil); err == nil {
 		t.Error("an unsigned package was signed")
 	}
 }

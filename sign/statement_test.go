@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/imaseal/imaseal/sign"
+	"github.com/imaseal/imaseal/sign/signtest"
 )
 
 func exampleStatement(t testing.TB) *sign.Statement {
@@ -51,13 +52,13 @@ func TestStatementIsReadBack(t *testing.T) {
 	if got := statementText(t, read); got != text {
 		t.Errorf("got %s, want %s", got, text)
 	}
-	if err := read.Verify(trusting(t, testSigner(t, "p256"))); err != nil {
+	if err := read.Verify(signtest.Trust(testSigner(t, "p256"))); err != nil {
 		t.Error(err)
 	}
 	if diff := read.Diff(s); len(diff) > 0 || !read.Selection.Equal(s.Selection) {
 		t.Errorf("%q, %+v", diff, read.Selection)
 	}
-	if err := read.Verify(trusting(t, testSigner(t, "p384"))); !errors.Is(err, sign.ErrUnknownKey) {
+	if err := read.Verify(signtest.Trust(testSigner(t, "p384"))); !errors.Is(err, sign.ErrUnknownKey) {
 		t.Error(err)
 	}
 }
@@ -66,7 +67,7 @@ func TestStatementIsReadBack(t *testing.T) {
 // read or when its signature is verified; what breaks the form, when it is read.
 func TestStatementMutationsAreRefused(t *testing.T) {
 	text := statementText(t, exampleStatement(t))
-	keys := trusting(t, testSigner(t, "p256"))
+	keys := signtest.Trust(testSigner(t, "p256"))
 	refused := func(name, changed string, whenRead bool) {
 		t.Helper()
 		if changed == text {
@@ -188,7 +189,7 @@ func TestStatementDiffNamesWhatDiffers(t *testing.T) {
 func FuzzParseStatement(f *testing.F) {
 	f.Add([]byte(statementText(f, exampleStatement(f))))
 	f.Add([]byte("Format: imaseal-package-1\nPackage: a\nVersion: 1\nArchitecture: all\nSelect: all\nHash: sha256\nSignature: 0s\n"))
-	keys := trusting(f, testSigner(f, "p256"))
+	keys := signtest.Trust(testSigner(f, "p256"))
 	signed := []byte(statementText(f, exampleStatement(f)))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		s, err := sign.ParseStatement(text)

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/imaseal/imaseal/sign"
+	"github.com/imaseal/imaseal/sign/signtest"
 )
 
 // testKey reads a key of testdata, which are for tests only.
@@ -43,27 +44,7 @@ func testKey(t testing.TB, name string) crypto.Signer {
 
 func testSigner(t testing.TB, name string) *sign.Signer {
 	t.Helper()
-	key := testKey(t, name)
-	id, err := sign.KeyIDFromPublicKey(key.Public())
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := sign.NewSigner(key, id)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s
-}
-
-func trusting(t testing.TB, signers ...*sign.Signer) *sign.TrustedKeys {
-	t.Helper()
-	keys := new(sign.TrustedKeys)
-	for _, s := range signers {
-		if err := keys.Add(s.KeyID(), s.Public()); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return keys
+	return signtest.SignerOf(testKey(t, name))
 }
 
 func digestOf(h sign.Hash, content string) []byte {
@@ -118,7 +99,7 @@ func TestSignaturesOfEvmctlVerify(t *testing.T) {
 			if sig.Version != 2 || sig.Hash != v.hash || sig.KeyID != s.KeyID() {
 				t.Errorf("parsed as %+v", sig)
 			}
-			keys := trusting(t, s)
+			keys := signtest.Trust(s)
 			if err := keys.VerifyDigest(sig, digestOf(v.hash, v.content)); err != nil {
 				t.Error(err)
 			}
@@ -222,7 +203,7 @@ func TestVersion3SignsTheFileID(t *testing.T) {
 		if sig, err = sign.ParseSignature(value); err != nil || sig.Version != 3 {
 			t.Fatalf("%+v, %v", sig, err)
 		}
-		keys := trusting(t, s)
+		keys := signtest.Trust(s)
 		if err := keys.VerifyDigest(sig, digest); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -364,7 +345,7 @@ func TestAlgorithmNamesTheKey(t *testing.T) {
 
 func TestVerifyDigestDoesNotPanicOnOddValues(t *testing.T) {
 	s := testSigner(t, "p256")
-	keys := trusting(t, s)
+	keys := signtest.Trust(s)
 	for _, sig := range []sign.Signature{
 		{}, {KeyID: s.KeyID()}, {KeyID: s.KeyID(), Version: 3}, {KeyID: s.KeyID(), Version: 3, Hash: 99}, {KeyID: s.KeyID(), Version: 2, Hash: sign.SHA256},
 	} {
@@ -417,7 +398,7 @@ func FuzzParseSignature(f *testing.F) {
 		f.Add(v.value)
 	}
 	f.Add(make([]byte, 80))
-	keys := trusting(f, testSigner(f, "rsa2048"), testSigner(f, "p256"))
+	keys := signtest.Trust(testSigner(f, "rsa2048"), testSigner(f, "p256"))
 	f.Fuzz(func(t *testing.T, value []byte) {
 		sig, err := sign.ParseSignature(value)
 		if err != nil {

@@ -121,7 +121,7 @@ func TestVerifyReasons(t *testing.T) {
 			for _, jobs := range []int{0, 4} {
 				p := signedPackage(t, key, sign.Options{})
 				test.change(p)
-				r, err := sign.Verify(context.Background(), p, trusting(t, key), sign.Options{Jobs: jobs})
+				r, err := sign.Verify(context.Background(), p, signtest.Trust(key), sign.Options{Jobs: jobs})
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -142,7 +142,7 @@ func TestVerifyReports(t *testing.T) {
 	key := testSigner(t, "p256")
 	p := signedPackage(t, key, sign.Options{})
 	p.Odd = []sign.Finding{{Reason: sign.ReasonWarning}}
-	r, err := sign.Verify(context.Background(), p, trusting(t, key), sign.Options{})
+	r, err := sign.Verify(context.Background(), p, signtest.Trust(key), sign.Options{})
 	if err != nil || !r.OK() || r.Files != 5 || r.Signed != 5 || r.Extra != 0 || !slices.Equal(r.KeyIDs, []sign.KeyID{key.KeyID()}) {
 		t.Errorf("%+v, %v", r, err)
 	}
@@ -159,7 +159,7 @@ func TestVerifyReports(t *testing.T) {
 		"another exclusion":   {sign.Options{Selection: sign.Selection{Exclude: []string{"/usr/bin/*"}}}, false, 2},
 		"less than is signed": {sign.Options{Selection: sign.Selection{Select: []string{"/usr/bin/hi"}}}, true, 1},
 	} {
-		r, err := sign.Verify(context.Background(), p, trusting(t, key), test.o)
+		r, err := sign.Verify(context.Background(), p, signtest.Trust(key), test.o)
 		if err != nil || r.OK() != test.ok || r.Extra != test.extra || r.Signed != 3 {
 			t.Errorf("%s: %+v, %v", name, r, err)
 		}
@@ -193,7 +193,7 @@ func TestContentThatFailsIsNotSigned(t *testing.T) {
 		if _, err := sign.Sign(context.Background(), p, key, sign.Options{}); !errors.Is(err, failure) {
 			t.Errorf("Sign: %v, not %v", err, failure)
 		}
-		if _, err := sign.Verify(context.Background(), p, trusting(t, key), sign.Options{}); !errors.Is(err, failure) {
+		if _, err := sign.Verify(context.Background(), p, signtest.Trust(key), sign.Options{}); !errors.Is(err, failure) {
 			t.Errorf("Verify: %v, not %v", err, failure)
 		}
 	}
@@ -286,7 +286,7 @@ func TestSignOrdersEntriesAndReportsProgress(t *testing.T) {
 		t.Error("not in order")
 	}
 	p.Carried = m
-	if r, err := sign.Verify(context.Background(), p, trusting(t, key), sign.Options{Jobs: 4}); err != nil || !r.OK() {
+	if r, err := sign.Verify(context.Background(), p, signtest.Trust(key), sign.Options{Jobs: 4}); err != nil || !r.OK() {
 		t.Errorf("%v, %v", r, err)
 	}
 }

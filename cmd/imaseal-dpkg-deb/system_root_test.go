@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/imaseal/imaseal/sign/signtest"
 )
 
 // suites are the Debian releases that every test of dpkg's ways is run in, with the
@@ -31,20 +33,8 @@ const standardPath = "/usr/sbin:/usr/bin:/sbin:/bin"
 func cached(t testing.TB, name string) string {
 	t.Helper()
 	needNamespace(t)
-	dir := os.Getenv("IMASEAL_CACHE")
-	if dir == "" {
-		base, err := os.UserCacheDir()
-		if err != nil {
-			t.Skip(err)
-		}
-		dir = filepath.Join(base, "imaseal")
-	}
 	native, _ := architectures()
-	dir = filepath.Join(dir, "debian-"+name+"-"+native)
-	if _, err := os.Stat(dir); err != nil {
-		t.Skipf("%s is not there: run scripts/debian-root", dir)
-	}
-	return dir
+	return signtest.Cached(t, "debian-"+name+"-"+native, "scripts/debian-root")
 }
 
 // A root is a Debian system that a test may spoil: what is changed of the cached one

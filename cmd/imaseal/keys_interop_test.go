@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/imaseal/imaseal/sign/signtest"
 )
 
 // TestRpmsignTakesKeysMadeHere has rpmsign sign the files of packages by keys of keys
@@ -17,7 +19,7 @@ func TestRpmsignTakesKeysMadeHere(t *testing.T) {
 		"rpmsign 6.1":  {"rpm61-*-????????/bin/rpmsign", "scripts/peers rpm61", "v6-zstd.rpm"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			rpmsign := cachedPeer(t, tt.pattern, tt.script)
+			rpmsign := signtest.Cached(t, tt.pattern, tt.script)
 			content, err := os.ReadFile(filepath.Join("../../testdata/packages", tt.pkg))
 			if err != nil {
 				t.Fatal(err)
@@ -48,22 +50,4 @@ func TestRpmsignTakesKeysMadeHere(t *testing.T) {
 			}
 		})
 	}
-}
-
-// cachedPeer returns a program that scripts/peers keeps.
-func cachedPeer(t *testing.T, pattern, script string) string {
-	t.Helper()
-	cache := os.Getenv("IMASEAL_CACHE")
-	if cache == "" {
-		base, err := os.UserCacheDir()
-		if err != nil {
-			t.Skip(err)
-		}
-		cache = filepath.Join(base, "imaseal")
-	}
-	found, _ := filepath.Glob(filepath.Join(cache, pattern))
-	if len(found) == 0 {
-		t.Skipf("%s is not there: run %s", pattern, script)
-	}
-	return found[len(found)-1]
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/imaseal/imaseal/rpm/rpmdb"
 	"github.com/imaseal/imaseal/sign"
+	"github.com/imaseal/imaseal/sign/signtest"
 )
 
 // An rpmRoot is a folder into which stock rpm installs packages, and imaseal with
@@ -279,7 +280,7 @@ func TestRPMConfigFiles(t *testing.T) {
 // rpm6 returns rpm 6.1 for this test, and has imaseal use it.
 func rpm6(t *testing.T) string {
 	t.Helper()
-	rpm := cachedPeer(t, "rpm61-*-????????/bin/rpm", "scripts/peers rpm61")
+	rpm := signtest.Cached(t, "rpm61-*-????????/bin/rpm", "scripts/peers rpm61")
 	t.Setenv("PATH", filepath.Dir(rpm)+":"+os.Getenv("PATH"))
 	return rpm
 }

@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/imaseal/imaseal/sign/signtest"
 )
 
 // A guest is Debian forky, whose rpm 6 has no plugin for IMA, over a folder of its
@@ -17,20 +19,9 @@ type guest struct {
 
 func newGuest(t *testing.T) *guest {
 	t.Helper()
-	cache := os.Getenv("IMASEAL_CACHE")
-	if cache == "" {
-		base, err := os.UserCacheDir()
-		if err != nil {
-			t.Skip(err)
-		}
-		cache = filepath.Join(base, "imaseal")
-	}
-	found, _ := filepath.Glob(filepath.Join(cache, "debian-forky-*rpm*", "usr/bin/rpm"))
-	if len(found) == 0 {
-		t.Skip("Debian forky is not there: run scripts/forky-root")
-	}
+	rpm := signtest.Cached(t, "debian-forky-*rpm*/usr/bin/rpm", "scripts/forky-root")
 	r := newRPMRoot(t, "rpm") // dir becomes what is above the root of the cache
-	g := &guest{rpmRoot: r, lower: filepath.Dir(filepath.Dir(filepath.Dir(found[0]))), upper: r.dir, work: t.TempDir()}
+	g := &guest{rpmRoot: r, lower: strings.TrimSuffix(rpm, "/usr/bin/rpm"), upper: r.dir, work: t.TempDir()}
 	if out, err := g.try("true"); err != nil {
 		t.Skipf("no overlay can be mounted here: %v %s", err, out)
 	}

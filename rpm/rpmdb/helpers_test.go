@@ -2,10 +2,7 @@ package rpmdb
 
 import (
 	"bytes"
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/md5"
-	"crypto/rand"
 	"crypto/sha1"
 	"crypto/sha256"
 	"encoding/hex"
@@ -23,6 +20,7 @@ import (
 	"github.com/imaseal/imaseal/rpm"
 	"github.com/imaseal/imaseal/sign"
 	"github.com/imaseal/imaseal/sign/installed"
+	"github.com/imaseal/imaseal/sign/signtest"
 	"github.com/imaseal/imaseal/sign/xattr"
 )
 
@@ -131,21 +129,7 @@ func rename(t testing.TB, path, old, name string) {
 }
 
 // signer is the key of the tests.
-var signer = sync.OnceValue(func() *sign.Signer {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		panic(err)
-	}
-	id, err := sign.KeyIDFromPublicKey(key.Public())
-	if err != nil {
-		panic(err)
-	}
-	s, err := sign.NewSigner(key, id)
-	if err != nil {
-		panic(err)
-	}
-	return s
-})
+var signer = sync.OnceValue(signtest.NewSigner)
 
 // signed signs the files of a package in place and returns its manifest.
 func signed(t testing.TB, path string) *sign.Manifest {
@@ -170,29 +154,11 @@ func signed(t testing.TB, path string) *sign.Manifest {
 	return m
 }
 
-// cached returns what scripts/peers left in the cache.
-func cached(t testing.TB, pattern, script string) string {
-	t.Helper()
-	cache := os.Getenv("IMASEAL_CACHE")
-	if cache == "" {
-		base, err := os.UserCacheDir()
-		if err != nil {
-			t.Skip(err)
-		}
-		cache = filepath.Join(base, "imaseal")
-	}
-	found, _ := filepath.Glob(filepath.Join(cache, pattern))
-	if len(found) == 0 {
-		t.Skipf("%s is not there: run %s", pattern, script)
-	}
-	return found[len(found)-1]
-}
-
 // rpm6 returns rpm 6.1, which knows both kinds of database and has no plugin for IMA
 // in its usual folder.
 func rpm6(t testing.TB) string {
 	t.Helper()
-	return cached(t, "rpm61-*-????????/bin/rpm", "scripts/peers rpm61")
+	return signtest.Cached(t, "rpm61-*-????????/bin/rpm", "scripts/peers rpm61")
 }
 
 // A root is a folder into which rpm installs.

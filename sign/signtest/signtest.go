@@ -3,14 +3,14 @@
 // with a few packages of theirs; [Memory] is the smallest format that passes.
 //
 // Small packages are best: every check reads or writes each of them many times.
+//
+// Keys that sign for tests (keys.go), and what scripts/ keeps for them (cached.go), are
+// here for the tests of all rooms.
 package signtest
 
 import (
 	"bytes"
 	"context"
-	"crypto"
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
 	"errors"
@@ -89,26 +89,11 @@ type subject struct {
 
 // keys are made once: an RSA key takes longer to make than all checks.
 var keys = sync.OnceValue(func() (k struct{ rsa, ec, other *sign.Signer }) {
-	must := func(key crypto.Signer, err error) *sign.Signer {
-		if err != nil {
-			panic(err)
-		}
-		id, err := sign.KeyIDFromPublicKey(key.Public())
-		if err != nil {
-			panic(err)
-		}
-		s, err := sign.NewSigner(key, id)
-		if err != nil {
-			panic(err)
-		}
-		return s
-	}
 	r, err := rsa.GenerateKey(rand.Reader, 2048)
-	k.rsa = must(r, err)
-	e, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	k.ec = must(e, err)
-	e, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	k.other = must(e, err)
+	if err != nil {
+		panic(err)
+	}
+	k.rsa, k.ec, k.other = SignerOf(r), NewSigner(), NewSigner()
 	return k
 })
 
@@ -122,14 +107,6 @@ func both(f func(key *sign.Signer) error) error {
 		return fmt.Errorf("with an EC key: %w", err)
 	}
 	return nil
-}
-
-func trust(key *sign.Signer) *sign.TrustedKeys {
-	var t sign.TrustedKeys
-	if err := t.Add(key.KeyID(), key.Public()); err != nil {
-		panic(err)
-	}
-	return &t
 }
 
 func (s *subject) open(raw []byte) (sign.Package, error) {

@@ -68,7 +68,7 @@ func (s *subject) unsigned() error {
 	if p.Info().Name == "" || p.Info().Format == "" {
 		return fmt.Errorf("Info names no package or no format: %+v", p.Info())
 	}
-	report, err := s.verify(s.raw, trust(keys().ec), sign.Options{})
+	report, err := s.verify(s.raw, Trust(keys().ec), sign.Options{})
 	if err != nil {
 		return fmt.Errorf("calling Verify: %w", err)
 	}

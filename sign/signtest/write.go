@@ -31,14 +31,14 @@ func (s *subject) signAndRead() error {
 		if diff := cmp.Diff(m, got, cmpopts.EquateEmpty()); diff != "" {
 			return fmt.Errorf("the manifest that was written differs from the one read: %s", diff)
 		}
-		report, err := s.verify(signed, trust(key), sign.Options{Jobs: 2})
+		report, err := s.verify(signed, Trust(key), sign.Options{Jobs: 2})
 		if err != nil {
 			return fmt.Errorf("calling Verify: %w", err)
 		}
 		if !report.OK() || report.Signed != report.Files || report.Signed != len(m.Files)+len(m.Control) {
 			return fmt.Errorf("calling Verify with the key: %+v", report)
 		}
-		report, err = s.verify(signed, trust(keys().other), sign.Options{Jobs: 2})
+		report, err = s.verify(signed, Trust(keys().other), sign.Options{Jobs: 2})
 		if err != nil {
 			return fmt.Errorf("calling Verify with another key: %w", err)
 		}
@@ -112,7 +112,7 @@ func (s *subject) changed() error {
 		if err != nil {
 			continue // refused, which is as good
 		}
-		report, err := s.verify(written, trust(key), sign.Options{})
+		report, err := s.verify(written, Trust(key), sign.Options{})
 		if err != nil {
 			return fmt.Errorf("%s: Verify: %w", name, err)
 		}
@@ -152,7 +152,7 @@ func (s *subject) selection() error {
 	if len(m.Files) != 1 || m.Files[0].Path != all[0].Path {
 		return fmt.Errorf("selection %q signs %d files", glob, len(m.Files))
 	}
-	report, err := s.verify(signed, trust(key), sign.Options{Selection: selection})
+	report, err := s.verify(signed, Trust(key), sign.Options{Selection: selection})
 	if err != nil {
 		return err
 	}
@@ -160,7 +160,7 @@ func (s *subject) selection() error {
 		return fmt.Errorf("calling Verify of the selection: %+v", report)
 	}
 	everything := sign.Options{Selection: sign.Selection{Select: []string{sign.SelectAll}}}
-	if report, err = s.verify(signed, trust(key), everything); err != nil {
+	if report, err = s.verify(signed, Trust(key), everything); err != nil {
 		return err
 	}
 	if report.OK() != (report.Signed == report.Files) {
@@ -323,7 +323,7 @@ func (s *subject) cancelled() error {
 		if _, err := sign.Sign(ctx, p, keys().ec, sign.Options{}); !errors.Is(err, context.Canceled) {
 			return fmt.Errorf("%s: a cancelled Sign returns %v", name, err)
 		}
-		if _, err := sign.Verify(ctx, p, trust(keys().ec), sign.Options{}); !errors.Is(err, context.Canceled) {
+		if _, err := sign.Verify(ctx, p, Trust(keys().ec), sign.Options{}); !errors.Is(err, context.Canceled) {
 			return fmt.Errorf("%s: a cancelled Verify returns %v", name, err)
 		}
 		if err := cancelOnTheWay(p); err != nil {
@@ -386,6 +386,6 @@ func (s *subject) exercise(raw []byte) {
 		}
 	}
 	ctx := context.Background()
-	sign.Verify(ctx, p, trust(keys().ec), sign.Options{})
+	sign.Verify(ctx, p, Trust(keys().ec), sign.Options{})
 	p.Write(ctx, io.Discard, nil, s.Write)
 }

@@ -2,14 +2,11 @@ package split
 
 import (
 	"bytes"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"encoding/hex"
 	"os"
 	"strings"
 	"testing"
 
-	"github.com/imaseal/imaseal/sign"
+	"github.com/imaseal/imaseal/sign/signtest"
 )
 
 // blocks returns the indented blocks of the section of docs/format.md that begins with
@@ -56,23 +53,7 @@ func TestFormatExample(t *testing.T) {
 	if len(example) != 2 {
 		t.Fatalf("%d blocks: %q", len(example), example)
 	}
-	scalar, err := hex.DecodeString("c9afa9d845ba75166b5c215767b1d6934e50c3db36e89b127b8a622b120f6721")
-	if err != nil {
-		t.Fatal(err)
-	}
-	key, err := ecdsa.ParseRawPrivateKey(elliptic.P256(), scalar)
-	if err != nil {
-		t.Fatal(err)
-	}
-	id, err := sign.KeyIDFromPublicKey(key.Public())
-	if err != nil {
-		t.Fatal(err)
-	}
-	signer, err := sign.NewSigner(key, id)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if made := responseTo(t, []byte(example[0]), signer); !bytes.Equal(made, []byte(example[1])) {
+	if made := responseTo(t, []byte(example[0]), signtest.FormatSigner()); !bytes.Equal(made, []byte(example[1])) {
 		t.Errorf("the response to\n%s\nis\n%s\nthe document has\n%s", example[0], made, example[1])
 	}
 }

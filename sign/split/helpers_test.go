@@ -125,27 +125,9 @@ func newKey(t testing.TB, kind string) *sign.Signer {
 	if kind == "token" {
 		key = token{key}
 	}
-	id, err := sign.KeyIDFromPublicKey(key.Public())
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := sign.NewSigner(key, id)
-	if err != nil {
-		t.Fatal(err)
-	}
+	s := signtest.SignerOf(key)
 	keyOf[s] = key
 	return s
-}
-
-func trusting(t testing.TB, keys ...*sign.Signer) *sign.TrustedKeys {
-	t.Helper()
-	trusted := new(sign.TrustedKeys)
-	for _, k := range keys {
-		if err := trusted.Add(k.KeyID(), k.Public()); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return trusted
 }
 
 // textOf is all that a manifest says.
@@ -238,15 +220,7 @@ func meetingKey(t testing.TB, ctx context.Context, n int) (*sign.Signer, *atomic
 		t.Fatal(err)
 	}
 	m := &meeting{Signer: key, ctx: ctx, n: n, all: make(chan struct{})}
-	id, err := sign.KeyIDFromPublicKey(key.Public())
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := sign.NewSigner(m, id)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s, &m.meets
+	return signtest.SignerOf(m), &m.meets
 }
 
 type meeting struct {

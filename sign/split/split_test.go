@@ -32,7 +32,7 @@ func TestSplitSigningMakesWhatSignMakes(t *testing.T) {
 					if err != nil {
 						t.Fatal(err)
 					}
-					got, err := r.Manifest(t.Context(), idOf(p), p, trusting(t, key), o)
+					got, err := r.Manifest(t.Context(), idOf(p), p, signtest.Trust(key), o)
 					if err != nil {
 						t.Fatal(err)
 					}
@@ -64,7 +64,7 @@ func TestNamesOfAFileShareASignature(t *testing.T) {
 	request := requestOf(t, sign.Options{}, examples()...)
 	r := opened(t, responseTo(t, request, key))
 	for _, p := range examples() {
-		if _, err := r.Manifest(t.Context(), idOf(p), p, trusting(t, key), sign.Options{}); err != nil {
+		if _, err := r.Manifest(t.Context(), idOf(p), p, signtest.Trust(key), sign.Options{}); err != nil {
 			t.Error(err)
 		}
 	}
@@ -72,7 +72,7 @@ func TestNamesOfAFileShareASignature(t *testing.T) {
 	other := responseTo(t, request, newKeyLike(key))
 	mixed := exchangeLine(t, responseTo(t, request, key), other, " usr/bin/git-add")
 	git := examples()[2]
-	if _, err := opened(t, mixed).Manifest(t.Context(), idOf(git), git, trusting(t, key), sign.Options{}); err == nil || !strings.Contains(err.Error(), "another name") {
+	if _, err := opened(t, mixed).Manifest(t.Context(), idOf(git), git, signtest.Trust(key), sign.Options{}); err == nil || !strings.Contains(err.Error(), "another name") {
 		t.Errorf("two signatures for one file: %v", err)
 	}
 }
@@ -133,7 +133,7 @@ func exchangeLine(t *testing.T, into, from []byte, suffix string) []byte {
 
 func TestResponseIsOfThisVeryPackage(t *testing.T) {
 	key := newKey(t, "ec")
-	trusted := trusting(t, key)
+	trusted := signtest.Trust(key)
 	request := requestOf(t, sign.Options{}, examples()...)
 	whole := responseTo(t, request, key)
 	bash, git, hello := examples()[0], examples()[2], examples()[3]
@@ -171,7 +171,7 @@ func TestResponseIsOfThisVeryPackage(t *testing.T) {
 		{"signatures exchanged", []byte(strings.ReplaceAll(string(whole), value(" usr/bin/hallo"), value(" bin/bash"))), hello, trusted, sign.Options{}, "bad signature"},
 		{"signatures exchanged in a .deb", replace(value(" bin/bash"), value(" etc/empty")), bash, trusted, sign.Options{}, "bad signature"},
 		{"another name for a file", replace(" usr/bin/hallo\n", " usr/bin/hbllo\n"), hello, trusted, sign.Options{}, "no signature for"},
-		{"another key", whole, bash, trusting(t, newKey(t, "ec")), sign.Options{}, "unknown key"},
+		{"another key", whole, bash, signtest.Trust(newKey(t, "ec")), sign.Options{}, "unknown key"},
 		{"another selection than asked for", whole, hello, trusted, sign.Options{Selection: sign.Selection{Select: []string{"exec"}}}, "the flags that imaseal digests had"},
 		{"a selection that the response made smaller", replace("Select: all\nHash: sha256\nFiles: 2", "Select: exec\nHash: sha256\nFiles: 2"), hello, trusted, sign.Options{}, `--select "exec"`},
 		{"another hash than asked for", whole, bash, trusted, sign.Options{Hash: sign.SHA384}, "sha384 is asked for"},
@@ -266,7 +266,7 @@ func TestSignaturesAreMadeSideBySide(t *testing.T) {
 	}
 	r := opened(t, response.Bytes())
 	for _, p := range packages {
-		if _, err := r.Manifest(t.Context(), idOf(p), p, trusting(t, key), sign.Options{}); err != nil {
+		if _, err := r.Manifest(t.Context(), idOf(p), p, signtest.Trust(key), sign.Options{}); err != nil {
 			t.Error(err)
 		}
 	}
