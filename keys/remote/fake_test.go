@@ -10,6 +10,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -101,4 +102,16 @@ func mustSignAll(t *testing.T, s *Signer, n int) {
 			t.Fatalf("digest %d: %v", i, err)
 		}
 	}
+}
+
+// begin has digest n asked for, and returns when the request is under way: what is signed
+// then comes after it. It is for a fake that takes its time, in a bubble of synctest.
+func begin(s *Signer, n int) (failed <-chan error) {
+	done := make(chan error, 1)
+	go func() {
+		_, err := s.Sign(rand.Reader, digest(n), crypto.SHA256)
+		done <- err
+	}()
+	synctest.Wait()
+	return done
 }
