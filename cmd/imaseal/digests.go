@@ -128,15 +128,11 @@ func (s *requesting) one(ctx context.Context, t *target, jobs int, p *packagePro
 	}
 	defer f.Close()
 	p.expect(pkg.Info().InstalledSize)
-	done, err := s.alreadySigned(ctx, pkg, jobs, p.add)
+	m, err := s.carried(ctx, pkg, jobs, p.add)
 	if err != nil {
 		return r.fail(err)
 	}
-	if done {
-		m, err := pkg.Manifest()
-		if err != nil {
-			return r.fail(err)
-		}
+	if m != nil {
 		r.Action, r.Files = "already signed", int(p.files.Load())
 		r.finished(t, m, s.keyID)
 		return r

@@ -135,12 +135,6 @@ func openResponse(ctx context.Context, path string, stdin io.Reader) (*os.File, 
 
 // embed takes the manifest of one package from the response.
 func (s *embedding) embed(ctx context.Context, f *os.File, pkg sign.Package, jobs int, p *packageProgress) (sign.Package, *sign.Manifest, error) {
-	// One that carries the signatures and lacks the OpenPGP signature that is wanted now.
-	if m, err := pkg.Manifest(); m != nil && err == nil {
-		if differs, err := s.difference(ctx, pkg, m, jobs, nil); err != nil || differs == "" {
-			return pkg, m, err
-		}
-	}
 	pkg, id, err := s.identify(f, pkg, jobs)
 	if err != nil {
 		return nil, nil, err

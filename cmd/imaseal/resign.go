@@ -313,12 +313,6 @@ func (s *resigning) resign(ctx context.Context, t *target, f *os.File, pkg sign.
 	return m, nil, s.write(ctx, t, f, pkg, m, write)
 }
 
-// hasOpenPGP reports whether the package has the OpenPGP signature that is asked for,
-// if one is.
-func (s *resigning) hasOpenPGP(pkg sign.Package) bool {
-	return s.openPGP == nil || s.openPGP.Signed(pkg.OpenPGP())
-}
-
 // finishedFor reports whether pkg is what an earlier run made of the file want: wholly
 // signed by this key, and the package of that name. What it was with the signatures of
 // the old key, which its .changes lists, only that key could tell.

@@ -96,6 +96,12 @@ func (w *rewriting) write(ctx context.Context, t *target, f *os.File, pkg sign.P
 	return atomicfile.Write(ctx, t.dest, func(w *os.File) error { return pkg.Write(ctx, w, m, o) }, atomicfile.Options{Like: f})
 }
 
+// hasOpenPGP reports whether the package has the OpenPGP signature that is asked for,
+// if one is.
+func (w *rewriting) hasOpenPGP(pkg sign.Package) bool {
+	return w.openPGP == nil || w.openPGP.Signed(pkg.OpenPGP())
+}
+
 // leave leaves the package of t as it is, which is a copy where there is an --output.
 func (w *rewriting) leave(ctx context.Context, t *target, f *os.File) error {
 	if w.dryRun || t.dest == t.path {

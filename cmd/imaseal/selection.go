@@ -73,18 +73,18 @@ func (s *sealing) one(ctx context.Context, t *target, jobs int, p *packageProgre
 	}
 	defer f.Close()
 	p.expect(pkg.Info().InstalledSize)
-	done, err := s.alreadySigned(ctx, pkg, jobs, p.add)
+	m, err := s.carried(ctx, pkg, jobs, p.add)
 	if err != nil {
 		return r.fail(err)
 	}
-	var m *sign.Manifest
+	done := m != nil && s.hasOpenPGP(pkg)
 	if done {
 		r.Action = "already signed"
-		m, err = pkg.Manifest()
 	} else {
 		r.Action = "signed"
-		p.again()
-		if err = pkg.CanWrite(new(sign.Manifest), s.writeOptions(t)); err == nil {
+		err = pkg.CanWrite(new(sign.Manifest), s.writeOptions(t))
+		if err == nil && m == nil {
+			p.again()
 			pkg, m, err = s.manifest(ctx, f, pkg, jobs, p)
 		}
 	}
@@ -109,37 +109,35 @@ func (s *sealing) one(ctx context.Context, t *target, jobs int, p *packageProgre
 
 // signedFrom reports whether pkg is signed by the key and was made from the file want.
 func (s *sealing) signedFrom(ctx context.Context, pkg sign.Package, want deb.ChangesFile) bool {
-	if done, err := s.alreadySigned(ctx, pkg, s.targets.jobs, nil); err != nil || !done {
+	if m, err := s.carried(ctx, pkg, s.targets.jobs, nil); err != nil || m == nil || !s.hasOpenPGP(pkg) {
 		return false
 	}
 	original, err := sum(want.Name, func(w io.Writer) error { return pkg.Write(ctx, w, nil, sign.WriteOptions{}) })
 	return err == nil && original == want
 }
 
-// alreadySigned reports whether pkg carries just what signing it would give it.
-// It is an error when it carries other file signatures and --force is not given.
-func (s *sealing) alreadySigned(ctx context.Context, pkg sign.Package, jobs int, progress func(files int, bytes int64)) (bool, error) {
+// carried returns the manifest that pkg carries, where it is just what signing would
+// give it, and nil where it is to be signed. It is an error when it carries other file
+// signatures and --force is not given.
+func (s *sealing) carried(ctx context.Context, pkg sign.Package, jobs int, progress func(files int, bytes int64)) (*sign.Manifest, error) {
 	m, malformed := pkg.Manifest()
 	if m == nil && malformed == nil {
-		return false, nil
+		return nil, nil
 	}
 	differs := ""
 	if malformed == nil {
 		var err error
-		if differs, err = s.difference(ctx, pkg, m, jobs, progress); err != nil {
-			return false, err
-		}
-		if differs == "" {
-			return s.openPGP == nil || s.openPGP.Signed(pkg.OpenPGP()), nil
+		if differs, err = s.difference(ctx, pkg, m, jobs, progress); err != nil || differs == "" {
+			return m, err
 		}
 	}
 	if s.force {
-		return false, nil
+		return nil, nil
 	}
 	if malformed != nil {
-		return false, fmt.Errorf("it carries malformed file signatures (%w): use --force to replace them", malformed)
+		return nil, fmt.Errorf("it carries malformed file signatures (%w): use --force to replace them", malformed)
 	}
-	return false, fmt.Errorf("it carries other file signatures (%s), by another key or of another selection: use --force to replace them", differs)
+	return nil, fmt.Errorf("it carries other file signatures (%s), by another key or of another selection: use --force to replace them", differs)
 }
 
 // difference returns the first thing in which the file signatures that pkg carries
