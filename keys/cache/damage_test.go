@@ -182,6 +182,33 @@ func TestFlippedBytes(t *testing.T) {
 	}
 }
 
+// A file without its meta pages is known by what else is in it: a run goes on.
+func TestACacheWithoutItsMetaPagesIsMadeAnew(t *testing.T) {
+	few := filepath.Join(t.TempDir(), "few")
+	fill(t, few, Options{}, 0, 1, 256) // it is inline in the root
+	small, err := os.ReadFile(few)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, file := range map[string][]byte{"large": sample(t), "one inline entry": small} {
+		for _, with := range []byte{0, 0xff} {
+			copy(file, bytes.Repeat([]byte{with}, 2*pageSize))
+			path := filepath.Join(t.TempDir(), "cache")
+			if err := os.WriteFile(path, file, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			var noted []string
+			fill(t, path, Options{Note: func(text string) { noted = append(noted, text) }}, 1000, 1020, 512)
+			if len(noted) != 1 || !strings.Contains(noted[0], "it is damaged, and made anew") {
+				t.Errorf("%s: noted: %q", name, noted)
+			}
+			if n := found(t, open(t, path, Options{}), 1000, 1020, 512); n != 20 {
+				t.Errorf("%s: %d of 20 are left that were just remembered", name, n)
+			}
+		}
+	}
+}
+
 // What bbolt does to a generation that was not checked is what the check is for.
 func TestTheCheckFindsEachDamageOfTheStructure(t *testing.T) {
 	file := sample(t)

@@ -17,7 +17,7 @@ import (
 var (
 	errBusy = errors.New("other processes hold its lock all the time")
 	// errForeign is never replaced by anything of ours.
-	errForeign = errors.New("not a signature cache")
+	errForeign = errors.New("not a signature cache, and it is left as it is: name another file")
 )
 
 const (
@@ -84,13 +84,60 @@ func checkOurs(f *os.File, info fs.FileInfo) error {
 		return nil
 	}
 	var page [metaSize]byte
+	foreign := false
 	for i := range int64(2) {
 		// What is left of a file that was cut off is zero in page.
 		if n, _ := f.ReadAt(page[:], i*pageSize); n >= brandOffset+len(brand) && branded(page[:]) {
 			return nil
 		}
+		_, _, sound := parseMeta(page[:])
+		foreign = foreign || sound // another program's database
 	}
-	return fmt.Errorf("%w, and it is left as it is: name another file", errForeign)
+	if foreign || !remains(f, info.Size()) {
+		return errForeign
+	}
+	return nil
+}
+
+// remains reports whether f, which has no meta page any more, has a page that only this
+// package writes: then it is damaged, and not somebody's data.
+func remains(f *os.File, size int64) bool {
+	// As many are looked at, so that a large file of somebody else's costs little.
+	const most = 1024
+	p := pages{f, uint64(min(size/pageSize, most))}
+	buffer := make([]byte, pageSize)
+	for id := uint64(2); id < p.high; id++ {
+		if n, err := p.node(id, buffer); err == nil && n.leaf && n.hasEntries() {
+			return true
+		}
+	}
+	return false
+}
+
+// hasEntries reports whether all that is in a leaf is entries, in a generation's page or
+// inline in the root.
+func (n node) hasEntries() bool {
+	entries := 0
+	entry := func(key, value []byte, flags uint32) error {
+		entries++
+		_, err := parseEntry(key, value, flags)
+		return err
+	}
+	err := n.checkLeaf(nil, nil, func(key, value []byte, flags uint32) error {
+		if flags != flagBucket {
+			return entry(key, value, flags)
+		}
+		g, err := parseGeneration(key, value, flags)
+		if err != nil || g.root != 0 {
+			return err
+		}
+		inline, err := g.inlineLeaf()
+		if err != nil {
+			return err
+		}
+		return inline.checkLeaf(nil, nil, entry)
+	})
+	return err == nil && entries > 0
 }
 
 // writtenByOthers returns why the file is only read; "" where it may be written.

@@ -1,12 +1,14 @@
 package cache
 
 import (
+	"errors"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"go.etcd.io/bbolt"
 
@@ -28,6 +30,21 @@ func TestForeignFiles(t *testing.T) {
 				return err
 			}
 			return db.Close()
+		}, "not a signature cache"},
+		{"a database of another program, with what could be ours", func(p string) error {
+			return otherDatabase(p, entryKey(someone, sign.SHA256, digest(sign.SHA256, 1)), newValue(time.Now(), signature(1, 256)))
+		}, "not a signature cache"},
+		{"a database of another program, without its meta pages", func(p string) error {
+			err := otherDatabase(p, []byte("key"), []byte("value"))
+			if err != nil {
+				return err
+			}
+			file, err := os.ReadFile(p)
+			if err != nil {
+				return err
+			}
+			clear(file[:2*pageSize])
+			return os.WriteFile(p, file, 0o600)
 		}, "not a signature cache"},
 		{"the beginning of one of ours", func(p string) error { return os.WriteFile(p, emptyFile()[:47], 0o600) }, "not a signature cache"},
 		{"a folder", func(p string) error { return os.Mkdir(p, 0o700) }, "folder"},
@@ -76,6 +93,22 @@ func TestForeignFiles(t *testing.T) {
 			}
 		})
 	}
+}
+
+// otherDatabase makes a bbolt database with one entry.
+func otherDatabase(path string, key, value []byte) error {
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{PageSize: pageSize})
+	if err != nil {
+		return err
+	}
+	err = db.Update(func(tx *bbolt.Tx) error {
+		b, err := tx.CreateBucket(generationName(1))
+		if err != nil {
+			return err
+		}
+		return b.Put(key, value)
+	})
+	return errors.Join(err, db.Close())
 }
 
 func TestPathsThatCannotBe(t *testing.T) {

@@ -25,7 +25,8 @@ import (
 //
 // bbolt copies the sequence number of the root bucket, which it has no use for,
 // from meta page to meta page. So the brand stands at the same place for ever, and
-// tells our file from one that is not ours even when all else is damaged.
+// tells our file from one that is not ours even when all else is damaged. Where both
+// meta pages are destroyed, a page of entries does.
 //
 // In the root bucket are the generations: buckets named by their number, eight
 // bytes, big endian. New signatures go to the highest. Their sequence number is
