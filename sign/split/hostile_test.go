@@ -2,7 +2,6 @@ package split
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -294,70 +293,6 @@ func line4like(text, l string) string {
 	return rest[:strings.IndexByte(rest, '\n')+1]
 }
 
-func TestRules(t *testing.T) {
-	for _, test := range []struct{ name, rules, want string }{
-		{"all of them, and good", "# what we sign\n\ntypes = deb rpm\nhashes = sha256 sha512\npackages = hel* bash\narchitectures = amd64 x86_64\nmax-packages = 2\nmax-digests = 5\nmax-package-digests = 4\nheader-digests = allow\n", ""},
-		{"one type", "types = rpm", "its type is deb"},
-		{"one hash", "hashes = sha256", "its digests are by sha512"},
-		{"other names", "packages = bash hello-*", "none of the names"},
-		{"other architectures", "architectures=amd64", `its architecture is "x86_64"`},
-		{"too many packages", "max-packages = 1", "one of more than 1"},
-		{"too many digests", "max-digests = 4", "more than 4 digests"},
-		{"too many digests in a package", "max-package-digests = 3", "has 4 files and scripts"},
-		{"headers", "header-digests = refuse", "nobody has read its files"},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			rules, err := ParseRules(strings.NewReader(test.rules))
-			if err != nil {
-				t.Fatal(err)
-			}
-			s, err := Check(strings.NewReader(good), io.Discard, rules)
-			if test.want == "" {
-				if err != nil {
-					t.Fatal(err)
-				}
-				return
-			}
-			if !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), test.want) {
-				t.Fatalf("%v, want %q", err, test.want)
-			}
-			if want := checked(t, []byte(good)).SHA256; s.SHA256 != want {
-				t.Errorf("the hash of the refused request is %x, not %x", s.SHA256, want)
-			}
-		})
-	}
-}
-
-func TestRulesAreStrict(t *testing.T) {
-	for _, test := range []struct{ rules, want string }{
-		{"", "there is no rule in it"},
-		{"# packages = sudo\n\n", "there is no rule in it"},
-		{"packages = hello # not sudo", "line 1: a comment has a line of its own"},
-		{"packages = hello #sudo", "a comment has a line of its own"},
-		{"max-digest = 5", "line 1: there is no rule"},
-		{"\n# x\nTypes = deb", "line 3: there is no rule"},
-		{"types", "write name = value"},
-		{"types =", "has no value"},
-		{"types = deb apk", "there are deb and rpm"},
-		{"types = deb\ntypes = rpm", "line 2: a second rule types"},
-		{"hashes = sha1", "never signed"},
-		{"hashes = sha7", "sha7"},
-		{"packages = [", "glob"},
-		{"max-digests = 0", "refuse everything"},
-		{"max-digests = -1", "no number"},
-		{"max-digests = 1 2", "one value"},
-		{"max-digests = 1e6", "no number"},
-		{"max-packages = 99999999999", "more than"},
-		{"header-digests = no", "allow or refuse"},
-		{"= x", "there is no rule"},
-		{"packages = " + strings.Repeat("x", maxRules), "more than"},
-	} {
-		if _, err := ParseRules(strings.NewReader(test.rules)); err == nil || !strings.Contains(err.Error(), test.want) {
-			t.Errorf("%.40q: %v, want %q", test.rules, err, test.want)
-		}
-	}
-}
-
 // What is taken can be written again: there is one way to say a thing.
 func FuzzCheck(f *testing.F) {
 	f.Add([]byte(good))
@@ -431,19 +366,6 @@ func FuzzResponse(f *testing.F) {
 		again = fmt.Appendf(again, "\n%s\n", endOf(packages, digests))
 		if !bytes.Equal(again, response) {
 			t.Errorf("written again it is\n%s\nnot\n%s", again, response)
-		}
-	})
-}
-
-func FuzzRules(f *testing.F) {
-	f.Add("types = deb\nmax-digests = 5\npackages = a* b[c]\n")
-	f.Fuzz(func(t *testing.T, text string) {
-		rules, err := ParseRules(strings.NewReader(text))
-		if err != nil {
-			return
-		}
-		if _, err := Check(strings.NewReader(good), io.Discard, rules); err != nil && !errors.Is(err, ErrRefused) {
-			t.Error(err)
 		}
 	})
 }
