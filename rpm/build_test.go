@@ -254,7 +254,7 @@ func compress(t testing.TB, format string, archive []byte) []byte {
 
 func assemble(sig, main, payload []byte, v6 bool) []byte {
 	b := make([]byte, leadSize)
-	copy(b, Magic)
+	copy(b, magic)
 	if b[4] = 3; v6 {
 		b[4] = 4
 	}

@@ -6,8 +6,8 @@ import (
 	"fmt"
 )
 
-// Magic is what every .rpm begins with.
-const Magic = "\xed\xab\xee\xdb"
+// magic is what every .rpm begins with.
+const magic = "\xed\xab\xee\xdb"
 
 // The lead is struct rpmlead of rpm's lib/rpmlead.cc, all numbers big endian:
 //
@@ -30,7 +30,7 @@ const (
 // checkLead reports what is wrong with a lead, and whether it is a source
 // package's.
 func checkLead(lead []byte) (source bool, err error) {
-	if !bytes.HasPrefix(lead, []byte(Magic)) {
+	if !bytes.HasPrefix(lead, []byte(magic)) {
 		return false, fmt.Errorf("offset 0: not an RPM, it begins with %x", lead[:min(len(lead), 4)])
 	}
 	if len(lead) < leadSize {

@@ -14,7 +14,7 @@ import (
 // This file puts the hook in front of dpkg-deb and takes it away again. Every
 // change is one rename, or one run of dpkg-divert, that is on the disk before the
 // next begins: after each of them dpkg-deb works, and a later enable or disable
-// goes on from there. The order is the data of [Activation.Steps].
+// goes on from there. The order is the data of steps.
 
 // A Scope says for whom the hook runs.
 type Scope string
@@ -28,10 +28,10 @@ const (
 
 // Where the parts of an active hook are.
 const (
-	HookPath = "/usr/lib/imaseal/dpkg-deb"
+	hookPath = "/usr/lib/imaseal/dpkg-deb"
 	NamePath = systemDpkgDeb
 	KeptPath = systemDpkgDeb + divertedSuffix
-	APTFile  = "/etc/apt/apt.conf.d/99imaseal"
+	aptFile  = "/etc/apt/apt.conf.d/99imaseal"
 	// HookOwner is the package in whose name dpkg-deb is diverted.
 	HookOwner  = "imaseal-installer"
 	dpkgFolder = "/" + AdminDir
@@ -71,24 +71,24 @@ func OpenActivation(dir string) (*Activation, error) {
 // Close releases the folder.
 func (a *Activation) Close() error { return a.root.Close() }
 
-// A Step is one change of a system. After it dpkg-deb works, whatever is done next.
-type Step struct {
+// A step is one change of a system. After it dpkg-deb works, whatever is done next.
+type step struct {
 	Name string
 	// Do makes the change; when it was made already, it does nothing.
 	Do func(ctx context.Context) error
 }
 
-// Steps returns what leads to scope, from whatever state the system is in. The
+// steps returns what leads to scope, from whatever state the system is in. The
 // hook never rests in between.
-func (a *Activation) Steps(scope Scope) []Step {
-	disable := []Step{
+func (a *Activation) steps(scope Scope) []step {
+	disable := []step{
 		{"give dpkg's program its name back", a.restore},
 		{"remove the diversion", a.undivert},
 		{"drop the second name of dpkg's program", a.dropKept},
 	}
 	switch scope {
 	case ScopeAll:
-		return []Step{
+		return []step{
 			{"see that nobody else diverts dpkg-deb", a.mayDivert},
 			{"keep dpkg's program under a second name", a.keep},
 			{"divert dpkg-deb", a.divert},
@@ -96,9 +96,9 @@ func (a *Activation) Steps(scope Scope) []Step {
 			{"remove apt's setting", a.removeAPT},
 		}
 	case ScopeAPT:
-		return append([]Step{{"set apt's PATH for dpkg", a.writeAPT}}, disable...)
+		return append([]step{{"set apt's PATH for dpkg", a.writeAPT}}, disable...)
 	default:
-		return append(disable, Step{"remove apt's setting", a.removeAPT})
+		return append(disable, step{"remove apt's setting", a.removeAPT})
 	}
 }
 
@@ -110,7 +110,7 @@ func (a *Activation) Set(ctx context.Context, scope Scope) error {
 		return err
 	}
 	defer unlock()
-	for _, step := range a.Steps(scope) {
+	for _, step := range a.steps(scope) {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
@@ -207,9 +207,9 @@ func (a *Activation) sync(name string) error {
 
 // needHook says what to do where there is no hook to bring into use.
 func (a *Activation) needHook() error {
-	hook, err := a.Holds(HookPath)
+	hook, err := a.Holds(hookPath)
 	if err == nil && hook != HoldsHook {
-		err = fmt.Errorf("%s is not there: install the package %s", HookPath, HookOwner)
+		err = fmt.Errorf("%s is not there: install the package %s", hookPath, HookOwner)
 	}
 	return err
 }
@@ -265,7 +265,7 @@ func (a *Activation) divert(ctx context.Context) error {
 	return a.dpkgDivert(ctx, "--add")
 }
 
-func (a *Activation) placeHook(context.Context) error { return a.link(HookPath, NamePath) }
+func (a *Activation) placeHook(context.Context) error { return a.link(hookPath, NamePath) }
 
 func (a *Activation) restore(ctx context.Context) error {
 	if err := a.remove(NamePath + newSuffix); err != nil {
@@ -316,15 +316,15 @@ func (a *Activation) writeAPT(ctx context.Context) error {
 		return err
 	}
 	folders := strings.Split(value, ":")
-	folders = slices.DeleteFunc(folders, func(f string) bool { return path.Clean(f) == path.Dir(HookPath) || f == "" })
-	value = path.Dir(HookPath) + ":" + strings.Join(folders, ":")
+	folders = slices.DeleteFunc(folders, func(f string) bool { return path.Clean(f) == path.Dir(hookPath) || f == "" })
+	value = path.Dir(hookPath) + ":" + strings.Join(folders, ":")
 	if strings.ContainsAny(value, "\"\n") {
 		return fmt.Errorf("apt's DPkg::Path is %q, which can't be written down; mend it first", value)
 	}
 	text := "// Written by \"imaseal hook enable\"; \"imaseal hook disable\" removes it.\n" +
 		"// apt gives this PATH to dpkg, which so finds imaseal's dpkg-deb before its own.\n" +
 		"DPkg::Path \"" + value + "\";\n"
-	temporary := APTFile + newSuffix // apt reads no name with such an ending
+	temporary := aptFile + newSuffix // apt reads no name with such an ending
 	if err := a.remove(temporary); err != nil {
 		return err
 	}
@@ -335,17 +335,17 @@ func (a *Activation) writeAPT(ctx context.Context) error {
 	_, err = f.WriteString(text)
 	err = errors.Join(err, f.Chmod(0o644), f.Sync(), f.Close())
 	if err == nil {
-		err = a.root.Rename(below(temporary), below(APTFile))
+		err = a.root.Rename(below(temporary), below(aptFile))
 	}
 	if err != nil {
 		return errors.Join(err, a.remove(temporary))
 	}
-	return a.sync(path.Dir(APTFile))
+	return a.sync(path.Dir(aptFile))
 }
 
 func (a *Activation) removeAPT(context.Context) error {
-	if err := a.remove(APTFile + newSuffix); err != nil {
+	if err := a.remove(aptFile + newSuffix); err != nil {
 		return err
 	}
-	return a.remove(APTFile)
+	return a.remove(aptFile)
 }

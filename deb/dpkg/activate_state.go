@@ -32,7 +32,7 @@ func (a *Activation) State(ctx context.Context) (*State, error) {
 	if s.Kept, err = a.Holds(KeptPath); err != nil {
 		return nil, err
 	}
-	hook, err := a.Holds(HookPath)
+	hook, err := a.Holds(hookPath)
 	if err != nil {
 		return nil, err
 	}
@@ -40,7 +40,7 @@ func (a *Activation) State(ctx context.Context) (*State, error) {
 	if s.DivertedBy, err = a.divertedBy(ctx); err != nil && s.Name != HoldsNothing {
 		return nil, err
 	}
-	if _, err := a.root.Lstat(below(APTFile)); err == nil {
+	if _, err := a.root.Lstat(below(aptFile)); err == nil {
 		s.APT, s.Scope = true, ScopeAPT
 	}
 	if s.Name == HoldsHook {
@@ -58,9 +58,9 @@ func (a *Activation) State(ctx context.Context) (*State, error) {
 	}
 	switch {
 	case s.Scope != ScopeNone && !s.Hook:
-		problem("%s is missing: install the package %s again", HookPath, HookOwner)
-	case s.Name == HoldsHook && !a.same(HookPath, NamePath):
-		problem("%s is another version than %s: run imaseal hook enable --scope all", NamePath, HookPath)
+		problem("%s is missing: install the package %s again", hookPath, HookOwner)
+	case s.Name == HoldsHook && !a.same(hookPath, NamePath):
+		problem("%s is another version than %s: run imaseal hook enable --scope all", NamePath, hookPath)
 	}
 	return s, nil
 }

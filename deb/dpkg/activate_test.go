@@ -80,7 +80,7 @@ func newSystem(t testing.TB) *system {
 	}
 	s.write(filepath.Join(s.dir, "var/lib/dpkg/status"), "", 0o644)
 	s.write(filepath.Join(s.dir, "etc/apt/apt.conf.d/10own"), "// nothing\n", 0o644)
-	s.write(filepath.Join(s.dir, HookPath), string(built[0]), 0o755)
+	s.write(filepath.Join(s.dir, hookPath), string(built[0]), 0o755)
 	s.install("1")
 	return s
 }
@@ -198,7 +198,7 @@ func TestActivationCut(t *testing.T) {
 			if from == to {
 				continue
 			}
-			for cut := range len(s.activation().Steps(to)) + 1 {
+			for cut := range len(s.activation().steps(to)) + 1 {
 				for _, then := range []Scope{from, to} {
 					for _, upgrade := range []bool{false, true} {
 						name := fmt.Sprintf("%s_to_%s_cut_%d_upgrade_%v_then_%s", from, to, cut, upgrade, then)
@@ -229,7 +229,7 @@ func TestActivationCut(t *testing.T) {
 func (s *system) cut(from, to Scope, cut int, upgrade bool, then Scope) {
 	s.t.Helper()
 	s.set(from)
-	for _, step := range s.activation().Steps(to)[:cut] {
+	for _, step := range s.activation().steps(to)[:cut] {
 		if err := step.Do(s.t.Context()); err != nil {
 			s.t.Fatalf("%s: %v", step.Name, err)
 		}
@@ -241,7 +241,7 @@ func (s *system) cut(from, to Scope, cut int, upgrade bool, then Scope) {
 		s.t.Error(err)
 	}
 	if !upgrade {
-		for _, name := range []string{NamePath, KeptPath, APTFile} {
+		for _, name := range []string{NamePath, KeptPath, aptFile} {
 			s.write(filepath.Join(s.dir, name+newSuffix), "half", 0o644)
 		}
 		s.set(then)
@@ -271,8 +271,8 @@ func TestActivationRefuses(t *testing.T) {
 		{"another diversion", func(s *system) {
 			s.run("dpkg-divert", "--root", s.dir, "--local", "--divert", "/usr/bin/dpkg-deb.mine", "--rename", "--add", NamePath)
 		}, ScopeAll, "diverted already, by LOCAL"},
-		{"no hook", func(s *system) { os.Remove(filepath.Join(s.dir, HookPath)) }, ScopeAll, "install the package imaseal-installer"},
-		{"no hook for apt", func(s *system) { os.Remove(filepath.Join(s.dir, HookPath)) }, ScopeAPT, "install the package imaseal-installer"},
+		{"no hook", func(s *system) { os.Remove(filepath.Join(s.dir, hookPath)) }, ScopeAll, "install the package imaseal-installer"},
+		{"no hook for apt", func(s *system) { os.Remove(filepath.Join(s.dir, hookPath)) }, ScopeAPT, "install the package imaseal-installer"},
 		{"dpkg's own is lost", func(s *system) {
 			s.set(ScopeAll)
 			os.Remove(filepath.Join(s.dir, KeptPath))

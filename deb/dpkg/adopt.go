@@ -35,7 +35,7 @@ func (d *Database) Adopt(m *sign.Manifest, replace bool) ([]Member, error) {
 	}
 	r := d.record(st)
 	if r == nil {
-		return nil, fmt.Errorf("%w: %s %s %s", ErrNotInstalled, st.Package, st.Version, st.Arch)
+		return nil, fmt.Errorf("%w: %s %s %s", errNotInstalled, st.Package, st.Version, st.Arch)
 	}
 	text, err := st.MarshalText()
 	if err != nil {
@@ -74,7 +74,7 @@ func (d *Database) Adopt(m *sign.Manifest, replace bool) ([]Member, error) {
 
 // Errors of [Database.Adopt].
 var (
-	ErrNotInstalled = errors.New("this version is not installed")
+	errNotInstalled = errors.New("this version is not installed")
 	ErrAdopted      = errors.New("its signatures are there already")
 )
 

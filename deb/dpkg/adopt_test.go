@@ -150,7 +150,7 @@ func FuzzDatabase(f *testing.F) {
 		if err != nil {
 			names = nil
 		}
-		moved, err := ReadDiversions(strings.NewReader(string(diversions)))
+		moved, err := readDiversions(strings.NewReader(string(diversions)))
 		if err != nil {
 			moved = &Diversions{}
 		}

@@ -16,12 +16,12 @@ import (
 
 // Where the installer hook finds its configuration, and keeps its log.
 const (
-	ConfigFile = "/etc/imaseal/install.conf"
-	// ConfigFolder holds drop-ins, *.conf, read after ConfigFile in the order of
+	configFile = "/etc/imaseal/install.conf"
+	// configFolder holds drop-ins, *.conf, read after configFile in the order of
 	// their names.
-	ConfigFolder = "/etc/imaseal/install.conf.d"
-	// LogFile has a line of JSON for each package.
-	LogFile = "/var/log/imaseal/install.log"
+	configFolder = "/etc/imaseal/install.conf.d"
+	// logFile has a line of JSON for each package.
+	logFile = "/var/log/imaseal/install.log"
 )
 
 // CertificateFolders hold the certificates, DER or PEM, of the keys that packages are
@@ -76,9 +76,9 @@ func DefaultConfig() Config {
 	}
 }
 
-// AllowsUnsigned reports whether the package of that name is listed as one that may
+// allowsUnsigned reports whether the package of that name is listed as one that may
 // have no signatures.
-func (c *Config) AllowsUnsigned(name string) bool {
+func (c *Config) allowsUnsigned(name string) bool {
 	return slices.ContainsFunc(c.Allowed, func(pattern string) bool {
 		ok, err := path.Match(pattern, name)
 		return ok && err == nil
@@ -108,9 +108,9 @@ func LoadConfig(dir string) (c Config, problems []string) {
 		defer f.Close()
 		problems = append(problems, ReadConfig(&c, name, f)...)
 	}
-	read(ConfigFile)
+	read(configFile)
 	// ReadDir sorts by name, and returns what it could read beside its error.
-	found, err := os.ReadDir(filepath.Join(dir, ConfigFolder))
+	found, err := os.ReadDir(filepath.Join(dir, configFolder))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		problems = append(problems, err.Error())
 	}
@@ -120,10 +120,10 @@ func LoadConfig(dir string) (c Config, problems []string) {
 			continue
 		}
 		if dropIns++; dropIns > maxDropIns {
-			problems = append(problems, fmt.Sprintf("%s has more than %d drop-ins, the rest is not read", ConfigFolder, maxDropIns))
+			problems = append(problems, fmt.Sprintf("%s has more than %d drop-ins, the rest is not read", configFolder, maxDropIns))
 			break
 		}
-		read(path.Join(ConfigFolder, f.Name()))
+		read(path.Join(configFolder, f.Name()))
 	}
 	return c, problems
 }

@@ -29,7 +29,7 @@ dpkg-deb = /usr/bin/dpkg-deb.distrib
 		t.Errorf("%+v, %q", c, problems)
 	}
 	for name, want := range map[string]bool{"hello": true, "linux-image-6.1": true, "hell": false, "Hello": false, "": false} {
-		if c.AllowsUnsigned(name) != want {
+		if c.allowsUnsigned(name) != want {
 			t.Errorf("%q is allowed: %v", name, !want)
 		}
 	}
@@ -67,14 +67,14 @@ func TestLoadConfig(t *testing.T) {
 	if c, problems := LoadConfig(dir); len(problems) > 0 || !reflect.DeepEqual(c, DefaultConfig()) {
 		t.Errorf("of nothing: %+v, %q", c, problems)
 	}
-	folder := filepath.Join(dir, ConfigFolder)
+	folder := filepath.Join(dir, configFolder)
 	if err := os.MkdirAll(folder, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	for name, text := range map[string]string{
-		ConfigFile: "mode = warn\nunsigned = warn\n", ConfigFolder + "/10-a.conf": "mode = off\nallow = a\n",
-		ConfigFolder + "/20-b.conf": "mode = enforce\nallow = b\nnonsense = 1\n", ConfigFolder + "/30-c.conf.bak": "mode = off\n",
-		ConfigFolder + "/.40.conf": "mode = off\n",
+		configFile: "mode = warn\nunsigned = warn\n", configFolder + "/10-a.conf": "mode = off\nallow = a\n",
+		configFolder + "/20-b.conf": "mode = enforce\nallow = b\nnonsense = 1\n", configFolder + "/30-c.conf.bak": "mode = off\n",
+		configFolder + "/.40.conf": "mode = off\n",
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
 			t.Fatal(err)
@@ -113,6 +113,6 @@ func FuzzReadConfig(f *testing.F) {
 		if !reflect.DeepEqual(c, again) {
 			t.Error("read twice, it differs")
 		}
-		c.AllowsUnsigned("hello")
+		c.allowsUnsigned("hello")
 	})
 }

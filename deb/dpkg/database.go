@@ -69,12 +69,12 @@ func OpenDatabase(root *xattr.Root) (*Database, error) {
 		return nil, err
 	}
 	d.records = slices.DeleteFunc(d.records, func(r record) bool { return !r.unpacked() })
-	text, err = d.read(path.Join(AdminDir, "diversions"), maxList)
+	text, err = d.read(path.Join(AdminDir, diversionsFile), maxList)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	if d.diversions, err = ReadDiversions(bytes.NewReader(text)); err != nil {
-		return nil, fmt.Errorf("%s: %w", root.Name(path.Join(AdminDir, "diversions")), err)
+	if d.diversions, err = readDiversions(bytes.NewReader(text)); err != nil {
+		return nil, fmt.Errorf("%s: %w", root.Name(path.Join(AdminDir, diversionsFile)), err)
 	}
 	return d, d.listInfo()
 }
@@ -261,8 +261,8 @@ func (d *Database) list(p *installed.Package, r *record, names []string, sums ma
 	if r.name == HookOwner && d.diversions.by[below(NamePath)].pkg == HookOwner {
 		// Where every dpkg uses the hook, it has dpkg-deb's name besides its own.
 		for _, f := range p.Files {
-			if f.Path == below(HookPath) {
-				f.Path, f.Shipped = below(NamePath), below(HookPath)
+			if f.Path == below(hookPath) {
+				f.Path, f.Shipped = below(NamePath), below(hookPath)
 				p.Files = append(p.Files, f)
 				break
 			}

@@ -9,8 +9,8 @@ import (
 	"github.com/imaseal/imaseal/deb/dpkgtar"
 )
 
-// DiversionsFile is the list of diversions, relative to dpkg's admindir.
-const DiversionsFile = "diversions"
+// diversionsFile is the list of diversions, relative to dpkg's admindir.
+const diversionsFile = "diversions"
 
 // Bounds in bytes of the lists that dpkg keeps. A line holds one path and little more;
 // the longest list of Debian's packages has some 10 MiB.
@@ -26,9 +26,9 @@ type Diversions struct {
 
 type diversion struct{ to, pkg string }
 
-// ReadDiversions reads dpkg's file of diversions: for each three lines, the name, the
+// readDiversions reads dpkg's file of diversions: for each three lines, the name, the
 // name that takes its place, and the package that diverts it, or ":" of a local one.
-func ReadDiversions(r io.Reader) (*Diversions, error) {
+func readDiversions(r io.Reader) (*Diversions, error) {
 	d := &Diversions{by: map[string]diversion{}}
 	taken := map[string]bool{}
 	var entry [3]string

@@ -153,12 +153,12 @@ func (h *hook) decide(dir *xattr.Root) (*seal, decision) {
 func (h *hook) unsigned() decision {
 	h.out.Result = resultUnsigned
 	verdict := h.config.Unsigned
-	if h.config.AllowsUnsigned(h.out.Package) {
+	if h.config.allowsUnsigned(h.out.Package) {
 		verdict = Allow
 	}
 	switch verdict {
 	case Refuse:
-		return h.fail(fmt.Errorf("it has no file signatures: sign it with imaseal sign, or allow it in %s", ConfigFile))
+		return h.fail(fmt.Errorf("it has no file signatures: sign it with imaseal sign, or allow it in %s", configFile))
 	case Warn:
 		h.out.warn("it has no file signatures")
 	}

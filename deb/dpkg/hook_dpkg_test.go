@@ -86,7 +86,7 @@ func (s *dpkgScene) newRoot() {
 
 // configure writes the configuration, and the certificates that are trusted.
 func (s *dpkgScene) configure(text string, certs ...[]byte) {
-	must(s.t, os.WriteFile(filepath.Join(s.system, ConfigFile), []byte(text), 0o644))
+	must(s.t, os.WriteFile(filepath.Join(s.system, configFile), []byte(text), 0o644))
 	for i, der := range certs {
 		must(s.t, os.WriteFile(filepath.Join(s.system, CertificateFolders[0], string(rune('a'+i))+".der"), der, 0o644))
 	}
@@ -164,7 +164,7 @@ func (s *dpkgScene) read(name string) string {
 // last returns the last line of the log, and how many there are.
 func (s *dpkgScene) last() (o outcome, lines int) {
 	s.t.Helper()
-	f, err := os.Open(filepath.Join(s.system, LogFile))
+	f, err := os.Open(filepath.Join(s.system, logFile))
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -313,7 +313,7 @@ func TestEverybodyElseGetsTheRealOne(t *testing.T) {
 			}
 		}
 	}
-	if _, err := os.Stat(filepath.Join(s.system, LogFile)); err == nil {
+	if _, err := os.Stat(filepath.Join(s.system, logFile)); err == nil {
 		t.Error("something was logged")
 	}
 }

@@ -8,7 +8,7 @@ import (
 )
 
 func TestDiversions(t *testing.T) {
-	d, err := ReadDiversions(strings.NewReader("/usr/bin/a\n/usr/bin/a.distrib\nwinner\n./usr/bin/b\n/opt/b\n:\n"))
+	d, err := readDiversions(strings.NewReader("/usr/bin/a\n/usr/bin/a.distrib\nwinner\n./usr/bin/b\n/opt/b\n:\n"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -36,7 +36,7 @@ func TestDiversions(t *testing.T) {
 		"/a\n./a\nx\n":                         "part of two diversions",
 		"/" + strings.Repeat("x", 5000) + "\n": "line 1 has more than",
 	} {
-		if _, err := ReadDiversions(strings.NewReader(text)); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := readDiversions(strings.NewReader(text)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%.30q: %v", text, err)
 		}
 	}
@@ -46,7 +46,7 @@ func FuzzDiversions(f *testing.F) {
 	f.Add("/usr/bin/a\n/usr/bin/a.distrib\nwinner\n", "usr/bin/a", "hello")
 	f.Add("/a\n/b\n:\n./c\n//d\nx\n", "c", "x")
 	f.Fuzz(func(t *testing.T, text, path, pkg string) {
-		d, err := ReadDiversions(strings.NewReader(text))
+		d, err := readDiversions(strings.NewReader(text))
 		if err != nil {
 			return
 		}

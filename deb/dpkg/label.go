@@ -58,8 +58,8 @@ func (h *hook) openInstallation(s *seal) (*installation, error) {
 		return nil, err
 	}
 	in := &installation{hook: h, seal: s, on: on, diversions: new(Diversions), accounts: openAccounts(h.root, h.system)}
-	err = readList(h.adminDir, DiversionsFile, func(r io.Reader) (err error) {
-		in.diversions, err = ReadDiversions(r)
+	err = readList(h.adminDir, diversionsFile, func(r io.Reader) (err error) {
+		in.diversions, err = readDiversions(r)
 		return err
 	})
 	if err == nil {

@@ -101,7 +101,7 @@ func (o *outcome) write(system string) {
 	toSyslog(system, priority, message)
 	o.Time = time.Now().UTC().Format(time.RFC3339)
 	if line, err := json.Marshal(o); err == nil {
-		appendLine(filepath.Join(system, LogFile), line)
+		appendLine(filepath.Join(system, logFile), line)
 	}
 }
 

@@ -74,7 +74,7 @@ func TestOutcomeIsLogged(t *testing.T) {
 		t.Errorf("syslog has %q", got)
 	}
 
-	name := filepath.Join(system, LogFile)
+	name := filepath.Join(system, logFile)
 	text, err := os.ReadFile(name)
 	must(t, err)
 	lines := strings.Split(strings.TrimSuffix(string(text), "\n"), "\n")
@@ -135,7 +135,7 @@ func TestBrokenLogIsSilent(t *testing.T) {
 		"full disk": func(t *testing.T, name string) { must(t, os.Symlink("/dev/full", name)) },
 	} {
 		system := t.TempDir()
-		name := filepath.Join(system, LogFile)
+		name := filepath.Join(system, logFile)
 		must(t, os.MkdirAll(filepath.Dir(name), 0o755))
 		breakIt(t, name)
 		o := outcome{Package: "hello", Result: resultLabelled}

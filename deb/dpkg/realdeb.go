@@ -46,7 +46,7 @@ func findReal(system, configured, path string) (string, error) {
 			return candidate, nil
 		}
 	}
-	return "", fmt.Errorf("dpkg's own dpkg-deb is neither in PATH (%s) nor at %s: name it in %s (dpkg-deb = /path)", path, systemDpkgDeb, ConfigFile)
+	return "", fmt.Errorf("dpkg's own dpkg-deb is neither in PATH (%s) nor at %s: name it in %s (dpkg-deb = /path)", path, systemDpkgDeb, configFile)
 }
 
 // candidates returns where dpkg's own dpkg-deb may be, the likeliest first.
@@ -69,12 +69,12 @@ func candidates(diverted, configured, path string) (found []string) {
 
 // divertedDpkgDeb returns the name under which the system keeps dpkg's own dpkg-deb.
 func divertedDpkgDeb(system string) string {
-	f, err := openPlain(filepath.Join(system, "/var/lib/dpkg", DiversionsFile))
+	f, err := openPlain(filepath.Join(system, AdminDir, diversionsFile))
 	if err != nil {
 		return systemDpkgDeb
 	}
 	defer f.Close()
-	d, err := ReadDiversions(f)
+	d, err := readDiversions(f)
 	if err != nil {
 		return systemDpkgDeb
 	}

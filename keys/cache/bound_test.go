@@ -136,7 +136,7 @@ func TestAPoisonedValueIsReplaced(t *testing.T) {
 }
 
 func TestBounds(t *testing.T) {
-	for _, bound := range []int64{-1, 1, SmallestFile - 1, LargestFile + 1} {
+	for _, bound := range []int64{-1, 1, smallestFile - 1, largestFile + 1} {
 		if c, err := Open(filepath.Join(t.TempDir(), "cache"), Options{MaxBytes: bound}); err == nil {
 			c.Close()
 			t.Errorf("a bound of %d is taken", bound)

@@ -44,8 +44,8 @@ import (
 
 // Sizes of a file in bytes.
 const (
-	SmallestFile = 1 << 20
-	LargestFile  = 1 << 40
+	smallestFile = 1 << 20
+	largestFile  = 1 << 40
 	DefaultSize  = 512 << 20
 )
 
@@ -62,7 +62,7 @@ const (
 
 // Options say how a cache is used.
 type Options struct {
-	// MaxBytes is how large the file may get, DefaultSize if 0; SmallestFile at least.
+	// MaxBytes is how large the file may get, DefaultSize if 0; 1 MiB at least.
 	MaxBytes int64
 	// Note, if not nil, is told why the cache does less than it should. It may be
 	// called concurrently.
@@ -127,7 +127,7 @@ func (o *Options) complete() error {
 	if o.MaxBytes == 0 {
 		o.MaxBytes = DefaultSize
 	}
-	if o.MaxBytes < SmallestFile || o.MaxBytes > LargestFile {
+	if o.MaxBytes < smallestFile || o.MaxBytes > largestFile {
 		return fmt.Errorf("a cache of %d bytes: it must have 1 MiB at least and 1 TiB at most", o.MaxBytes)
 	}
 	if o.patience == 0 {

@@ -54,7 +54,7 @@ const (
 	brandOffset = 40
 
 	// maxPages bounds the high-water mark: 1 TiB.
-	maxPages = LargestFile / pageSize
+	maxPages = largestFile / pageSize
 	// maxNumber bounds transactions and generations, which are only counted up.
 	maxNumber = 1 << 62
 	// maxSignature is the longest that a file signature can hold.

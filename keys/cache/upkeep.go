@@ -131,9 +131,9 @@ type TrimOptions struct {
 // damaged one it may have more than it had, as far as that could be read.
 func Trim(path string, o TrimOptions) (had, has FileStats, err error) {
 	if o.MaxBytes == 0 {
-		o.MaxBytes = LargestFile
+		o.MaxBytes = largestFile
 	}
-	if o.MaxBytes < SmallestFile {
+	if o.MaxBytes < smallestFile {
 		return had, has, errors.New("cache: a file has 1 MiB at least")
 	}
 	if had, err = Stats(path); err != nil && !errors.Is(err, errDamaged) {
@@ -212,7 +212,7 @@ func Verify(ctx context.Context, path string, publicKeys []crypto.PublicKey, rem
 		return v, nil
 	}
 	err := withLock(path, os.O_RDWR, exclusive, patience, func(f *os.File, _ fs.FileInfo) error {
-		return rewrite(path, f, LargestFile, func(e entry) bool {
+		return rewrite(path, f, largestFile, func(e entry) bool {
 			if bad[string(e.key)] {
 				v.Removed++
 			}

@@ -104,7 +104,7 @@ func (m Machine) locate(c *Check, cert *x509.Certificate) {
 // judgeVoucher looks for the issuer among the keys that can vouch for the certificate.
 func (m Machine) judgeVoucher(found *problems, c *Check, cert *x509.Certificate, loaded bool) {
 	vouchers := m.Vouchers()
-	if loaded || len(vouchers) == 0 || len(cert.AuthorityKeyId) == 0 || SelfSigned(cert) {
+	if loaded || len(vouchers) == 0 || len(cert.AuthorityKeyId) == 0 || selfSigned(cert) {
 		return
 	}
 	for _, name := range vouchers {

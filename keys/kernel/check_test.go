@@ -35,7 +35,7 @@ func rings(t *testing.T, listed bool, content map[string][]string) *Keyrings {
 			members[ring] = append(members[ring], line(kind, key))
 		}
 	}
-	keys, err := ParseKeys(strings.NewReader(text.String()))
+	keys, err := parseKeys(strings.NewReader(text.String()))
 	if err != nil || len(keys) != int(serial) {
 		t.Fatalf("%d keys of %d: %v", len(keys), serial, err)
 	}

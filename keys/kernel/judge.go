@@ -195,7 +195,7 @@ func judgeUsage(found *problems, cert *x509.Certificate, t Target) {
 
 // judgeIssuer looks at what the issuer is found by: restrict_link_by_signature.
 func judgeIssuer(found *problems, cert *x509.Certificate, t Target) {
-	if SelfSigned(cert) {
+	if selfSigned(cert) {
 		found.add(Refused, "self-signed", "it is signed by itself: .ima takes what a trusted CA issued")
 		return
 	}
@@ -208,9 +208,9 @@ func judgeIssuer(found *problems, cert *x509.Certificate, t Target) {
 	}
 }
 
-// SelfSigned reports whether a kernel takes the certificate for one that is signed by
+// selfSigned reports whether a kernel takes the certificate for one that is signed by
 // itself: x509_check_for_self_signed.
-func SelfSigned(cert *x509.Certificate) bool {
+func selfSigned(cert *x509.Certificate) bool {
 	if !bytes.Equal(cert.RawIssuer, cert.RawSubject) {
 		return false
 	}

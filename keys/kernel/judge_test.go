@@ -243,7 +243,7 @@ func TestBlacklisted(t *testing.T) {
 	asymmetric := fmt.Sprintf("test: %s: X509.rsa %s []", id, id[32:])
 	keys := fmt.Sprintf(line+line+line+line,
 		1, "keyring", ".blacklist: 2", 2, "keyring", ".ima_blacklist: 1", 3, "blacklist", name, 4, "asymmetric", asymmetric)
-	parsedKeys, err := ParseKeys(strings.NewReader(keys))
+	parsedKeys, err := parseKeys(strings.NewReader(keys))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -65,15 +65,15 @@ var procLine = regexp.MustCompile(`^([0-9a-f]{8}) ([I-])([R-])([D-])[Q-][U-]([N-
 // An asymmetric key tells its name, its subtype and the end of its identifier:
 // asymmetric_key_describe in crypto/asymmetric_keys/asymmetric_type.c.
 var (
-	asymmetricEnd  = regexp.MustCompile(`^(.*): ([A-Za-z0-9]+\.[-a-z0-9]+)(?: ((?:[0-9a-f]{2}){1,4}))? \[[^\]]*\]$`)
+	asymmetricEnd  = regexp.MustCompile(`^(.*): ([A-Za-z0-9]+\.[-A-Za-z0-9]+)(?: ((?:[0-9a-f]{2}){1,4}))? \[[^\]]*\]$`)
 	asymmetricName = regexp.MustCompile(`: ((?:[0-9a-f]{2}){1,128})$`)
 	keyringEnd     = regexp.MustCompile(`^(.*): (?:empty|\d+)$`)
 )
 
-// ParseKeys reads what /proc/keys holds. Lines are told apart by newlines, which the
+// parseKeys reads what /proc/keys holds. Lines are told apart by newlines, which the
 // name of a key can hold too: who may add keys can make up lines, so a number that
 // occurs twice is left out, and [ReadKeyrings] asks the kernel about each.
-func ParseKeys(r io.Reader) ([]Key, error) {
+func parseKeys(r io.Reader) ([]Key, error) {
 	limited := &io.LimitedReader{R: r, N: maxProcKeys + 1}
 	lines := bufio.NewScanner(limited)
 	lines.Buffer(make([]byte, 0, 4096), maxProcLine)

@@ -36,10 +36,11 @@ const procKeys = `00000001 I------     1 perm 1f0b0000     0     0 keyring   .bu
 0000000c IR-Q---     1 expd 39010000     0     0 asymmetri gone: 3471da9bf75729d2f254ee4f648934b3aaaaaaaa: X509.rsa aaaaaaaa []
 0000000d I--Q---    12   2w 3f010000  1000    -1 keyring   _ima: 1
 0000000e I--Q---     1  59s 3f010000     0     0 user      a name: 12
+0000000f I------     1 perm 1f030000     0     0 asymmetri before Linux 4.3: 00112233445566778899001122334455bbbbbbbb: X509.RSA bbbbbbbb []
 `
 
 func TestParseKeys(t *testing.T) {
-	keys, err := ParseKeys(strings.NewReader(procKeys))
+	keys, err := parseKeys(strings.NewReader(procKeys))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,6 +59,7 @@ func TestParseKeys(t *testing.T) {
 		11: `c asymmetric uid=0 dead=true "gone: 3471da9bf75729d2f254ee4f648934b3aaaaaaaa" alg=X509.rsa id=aaaaaaaa skid=3471da9bf75729d2f254ee4f648934b3aaaaaaaa`,
 		12: `d keyring uid=1000 dead=false "_ima" alg= id= skid=`,
 		13: `e user uid=0 dead=false "a name: 12" alg= id= skid=`,
+		14: `f asymmetric uid=0 dead=false "before Linux 4.3: 00112233445566778899001122334455bbbbbbbb" alg=X509.RSA id=bbbbbbbb skid=00112233445566778899001122334455bbbbbbbb`,
 	} {
 		if got := describe(keys[i]); got != want {
 			t.Errorf("line %d:\n got %s\nwant %s", i+1, got, want)
@@ -71,11 +73,11 @@ func TestParseKeysRefuses(t *testing.T) {
 		"a long line":  strings.Repeat("x", maxProcLine+1),
 		"too much":     strings.Repeat("\n", maxProcKeys+1),
 	} {
-		if _, err := ParseKeys(strings.NewReader(text)); err == nil {
+		if _, err := parseKeys(strings.NewReader(text)); err == nil {
 			t.Errorf("%s is read as /proc/keys", name)
 		}
 	}
-	if keys, err := ParseKeys(strings.NewReader("")); err != nil || len(keys) != 0 {
+	if keys, err := parseKeys(strings.NewReader("")); err != nil || len(keys) != 0 {
 		t.Errorf("what a container sees: %v, %v", keys, err)
 	}
 }
@@ -83,11 +85,11 @@ func TestParseKeysRefuses(t *testing.T) {
 // A user may put newlines into the name of a key, and let root see it.
 func TestMadeUpLines(t *testing.T) {
 	spoofed := procKeys +
-		"0000000f I--Q---     1 perm 3f010000  1000  1000 user      a\n" +
+		"00000122 I--Q---     1 perm 3f010000  1000  1000 user      a\n" +
 		"00000003 I------     1 perm 1f0f0000     0     0 keyring   .ima: 1\n" + // a number that exists
 		"00000123 I------     1 perm 1f0f0000     0     0 keyring   .machine: 1: 4\n" + // one that does not
 		"00000124 I------     1 perm 1f0f0000     0     0 keyring   .platform: 1: 4\n" // one of another key, which root does not see
-	keys, err := ParseKeys(strings.NewReader(spoofed))
+	keys, err := parseKeys(strings.NewReader(spoofed))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -117,7 +119,7 @@ func TestMadeUpLines(t *testing.T) {
 }
 
 func TestMembersOfKeyrings(t *testing.T) {
-	keys, err := ParseKeys(strings.NewReader(procKeys))
+	keys, err := parseKeys(strings.NewReader(procKeys))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -230,7 +232,7 @@ func FuzzParseKeys(f *testing.F) {
 		f.Add([]byte(line))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		keys, err := ParseKeys(bytes.NewReader(data))
+		keys, err := parseKeys(bytes.NewReader(data))
 		if err != nil {
 			return
 		}

@@ -62,34 +62,28 @@ var signatures = []struct {
 	{"version 3, by ML-DSA keys", Version{7, 2}, "CRYPTO_MLDSA"},
 }
 
-// A Release is a distribution's stock kernel.
-type Release struct {
-	Name    string
-	Version Version
-	// Options are those of its configuration that matter to a key type.
-	Options []string
-	// Keyring is the one that IMA looks into: .ima takes only what a trusted
-	// certificate vouches for, _ima is made by root and takes anything.
-	Keyring string
+// A stockKernel is that of a distribution's release.
+type stockKernel struct {
+	name    string
+	version Version
+	// options are those of its configuration that matter to a key type.
+	options []string
 }
 
-// releases is the one table of stock kernels. Debian's configurations were read and
+// stockKernels is the one table of stock kernels. Debian's configurations were read and
 // their kernels booted (docs/verification.md); the others sign their own files with
 // ECDSA keys.
-var releases = []Release{
-	{"Debian 12", Version{6, 1}, []string{optionRSA}, "_ima"},
-	{"Debian 13", Version{6, 12}, []string{optionRSA, optionECDSA}, "_ima"},
-	{"Debian forky", Version{7, 2}, []string{optionRSA, optionECDSA}, "_ima"},
-	{"RHEL 9", Version{5, 14}, []string{optionRSA, optionECDSA}, ".ima"},
-	{"RHEL 10", Version{6, 12}, []string{optionRSA, optionECDSA}, ".ima"},
+var stockKernels = []stockKernel{
+	{"Debian 12", Version{6, 1}, []string{optionRSA}},
+	{"Debian 13", Version{6, 12}, []string{optionRSA, optionECDSA}},
+	{"Debian forky", Version{7, 2}, []string{optionRSA, optionECDSA}},
+	{"RHEL 9", Version{5, 14}, []string{optionRSA, optionECDSA}},
+	{"RHEL 10", Version{6, 12}, []string{optionRSA, optionECDSA}},
 }
 
 // KeyTypes returns the key types that kernels verify file signatures with, the
 // default first.
 func KeyTypes() []KeyType { return append([]KeyType(nil), keyTypes...) }
-
-// Releases returns the stock kernels of distributions.
-func Releases() []Release { return append([]Release(nil), releases...) }
 
 // KeyTypeOf returns the type of a public key. The error says why no kernel verifies
 // file signatures by it.
@@ -162,20 +156,20 @@ func AlgorithmName(pub crypto.PublicKey) string {
 // this type.
 func (t KeyType) TakenBy() []string {
 	var names []string
-	for _, r := range releases {
-		if r.Takes(t) {
-			names = append(names, r.Name)
+	for _, r := range stockKernels {
+		if r.takes(t) {
+			names = append(names, r.name)
 		}
 	}
 	return names
 }
 
-// Takes reports whether the stock kernel verifies signatures by keys of the type.
-func (r Release) Takes(t KeyType) bool {
-	if r.Version.Before(t.Since) {
+// takes reports whether the stock kernel verifies signatures by keys of the type.
+func (r stockKernel) takes(t KeyType) bool {
+	if r.version.Before(t.Since) {
 		return false
 	}
-	for _, o := range r.Options {
+	for _, o := range r.options {
 		if o == t.Option {
 			return true
 		}

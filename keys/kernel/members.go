@@ -56,7 +56,7 @@ func ReadKeyrings() (*Keyrings, error) {
 		return nil, err
 	}
 	defer f.Close()
-	keys, err := ParseKeys(f)
+	keys, err := parseKeys(f)
 	if err != nil {
 		return nil, fmt.Errorf("/proc/keys: %w", err)
 	}
@@ -66,7 +66,7 @@ func ReadKeyrings() (*Keyrings, error) {
 // KeyringsFrom reads a copy of /proc/keys. It tells which keyrings there are and
 // which keys, not which key is in which keyring.
 func KeyringsFrom(r io.Reader) (*Keyrings, error) {
-	keys, err := ParseKeys(r)
+	keys, err := parseKeys(r)
 	if err != nil {
 		return nil, err
 	}

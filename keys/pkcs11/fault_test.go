@@ -278,7 +278,7 @@ func TestPINChanged(t *testing.T) {
 	})
 	for range 5 {
 		_, err := k.Sign(nil, make([]byte, 32), crypto.SHA256)
-		if !errors.Is(err, ErrWrongPIN) || strings.Contains(err.Error(), testPIN) {
+		if !errors.Is(err, errWrongPIN) || strings.Contains(err.Error(), testPIN) {
 			t.Error(err)
 		}
 	}

@@ -40,8 +40,8 @@ type Key struct {
 func (k *Key) Close() error { return k.close() }
 
 var (
-	// ErrWrongPIN says that the token refused the PIN. It was tried once.
-	ErrWrongPIN = errors.New("wrong PIN; it was tried once and is not tried again, as tokens lock")
-	// ErrNotBuilt says that this build has no PKCS #11.
-	ErrNotBuilt = errors.New("this build of imaseal has no PKCS #11: imaseal's own .deb and .rpm packages have it, or build it with a C compiler: CGO_ENABLED=1 go build -tags pkcs11 ./cmd/imaseal")
+	// errWrongPIN says that the token refused the PIN. It was tried once.
+	errWrongPIN = errors.New("wrong PIN; it was tried once and is not tried again, as tokens lock")
+	// errNotBuilt says that this build has no PKCS #11.
+	errNotBuilt = errors.New("this build of imaseal has no PKCS #11: imaseal's own .deb and .rpm packages have it, or build it with a C compiler: CGO_ENABLED=1 go build -tags pkcs11 ./cmd/imaseal")
 )

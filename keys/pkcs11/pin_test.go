@@ -27,7 +27,7 @@ func TestWrongPIN(t *testing.T) {
 			}
 			return []byte(pin), nil
 		}})
-		if !errors.Is(err, ErrWrongPIN) || len(pin) > 1 && strings.Contains(err.Error(), pin) || !regexp.MustCompile(`CKR_PIN_\w+`).MatchString(err.Error()) {
+		if !errors.Is(err, errWrongPIN) || len(pin) > 1 && strings.Contains(err.Error(), pin) || !regexp.MustCompile(`CKR_PIN_\w+`).MatchString(err.Error()) {
 			t.Errorf("%v", err)
 		}
 		if h.spy.logins != 1 || asked != 1 {
@@ -70,7 +70,7 @@ func TestNoPIN(t *testing.T) {
 			}
 		})
 		_, err := Open(context.Background(), h.uri("token=release"), h.options())
-		if err == nil || errors.Is(err, ErrWrongPIN) || !strings.Contains(err.Error(), `token "release"`) || h.spy.logins != 1 {
+		if err == nil || errors.Is(err, errWrongPIN) || !strings.Contains(err.Error(), `token "release"`) || h.spy.logins != 1 {
 			t.Errorf("%v, %d logins", err, h.spy.logins)
 		}
 	}
@@ -128,7 +128,7 @@ func TestEveryTime(t *testing.T) {
 		}
 	})
 	for i := range 5 {
-		if _, err := k.Sign(nil, digestOf(crypto.SHA256, i), crypto.SHA256); !errors.Is(err, ErrWrongPIN) {
+		if _, err := k.Sign(nil, digestOf(crypto.SHA256, i), crypto.SHA256); !errors.Is(err, errWrongPIN) {
 			t.Error(err)
 		}
 	}

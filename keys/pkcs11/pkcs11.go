@@ -12,12 +12,9 @@ import (
 	p11 "github.com/miekg/pkcs11"
 )
 
-// Built says whether this build has PKCS #11.
-const Built = true
-
 // Open opens the private key that uri names. It must name one token and one key; an
-// error otherwise lists what is there. The PIN is tried once, a wrong one gives
-// [ErrWrongPIN]. The key cannot be used after ctx is done; Close it.
+// error otherwise lists what is there. The PIN is tried once. The key cannot be used
+// after ctx is done; Close it.
 func Open(ctx context.Context, uri string, o Options) (*Key, error) {
 	u, err := ParseURI(uri)
 	if err != nil {

@@ -7,21 +7,18 @@ import (
 	"crypto/x509"
 )
 
-// Built says whether this build has PKCS #11.
-const Built = false
-
-// Open returns [ErrNotBuilt], or what is wrong with the URI.
+// Open says which build has PKCS #11, or what is wrong with the URI.
 func Open(_ context.Context, uri string, _ Options) (*Key, error) {
 	if _, err := ParseURI(uri); err != nil {
 		return nil, err
 	}
-	return nil, ErrNotBuilt
+	return nil, errNotBuilt
 }
 
-// Certificates returns [ErrNotBuilt], or what is wrong with the URI.
+// Certificates says what Open says.
 func Certificates(_ context.Context, uri string, _ Options) ([]*x509.Certificate, error) {
 	if _, err := ParseURI(uri); err != nil {
 		return nil, err
 	}
-	return nil, ErrNotBuilt
+	return nil, errNotBuilt
 }

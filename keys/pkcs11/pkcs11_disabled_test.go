@@ -13,13 +13,13 @@ import (
 // before that.
 func TestNotBuilt(t *testing.T) {
 	ctx := context.Background()
-	if _, err := Open(ctx, "token=a", Options{}); !errors.Is(err, ErrNotBuilt) || !strings.Contains(err.Error(), "-tags pkcs11") {
+	if _, err := Open(ctx, "token=a", Options{}); !errors.Is(err, errNotBuilt) || !strings.Contains(err.Error(), "-tags pkcs11") {
 		t.Error(err)
 	}
-	if _, err := Certificates(ctx, "token=a", Options{}); !errors.Is(err, ErrNotBuilt) {
+	if _, err := Certificates(ctx, "token=a", Options{}); !errors.Is(err, errNotBuilt) {
 		t.Error(err)
 	}
-	if _, err := Open(ctx, "tokn=a", Options{}); err == nil || errors.Is(err, ErrNotBuilt) {
+	if _, err := Open(ctx, "tokn=a", Options{}); err == nil || errors.Is(err, errNotBuilt) {
 		t.Error(err)
 	}
 }

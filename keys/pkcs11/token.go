@@ -197,7 +197,7 @@ func (m *module) logInAgain(t *token, s p11.SessionHandle, user uint) error {
 		}
 	}
 	err := m.tryPIN(t, s, user, known.pin)
-	if errors.Is(err, ErrWrongPIN) || errors.Is(err, errLocked) {
+	if errors.Is(err, errWrongPIN) || errors.Is(err, errLocked) {
 		known.refused = err
 	}
 	return err
@@ -264,7 +264,7 @@ func (m *module) tryPIN(t *token, s p11.SessionHandle, user uint, pin []byte) er
 	case p11.CKR_USER_ALREADY_LOGGED_IN:
 		return nil
 	case p11.CKR_PIN_INCORRECT, p11.CKR_PIN_INVALID, p11.CKR_PIN_LEN_RANGE:
-		return fmt.Errorf("%s: %w (%s)", t.name(), ErrWrongPIN, codeName(code))
+		return fmt.Errorf("%s: %w (%s)", t.name(), errWrongPIN, codeName(code))
 	case p11.CKR_PIN_LOCKED:
 		return fmt.Errorf("%s: %w", t.name(), errLocked)
 	case p11.CKR_PIN_EXPIRED:

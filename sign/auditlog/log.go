@@ -18,9 +18,9 @@ type Log struct {
 	path string
 }
 
-// ErrTorn says that the last line of a log has no end, as after a power loss while it
+// errTorn says that the last line of a log has no end, as after a power loss while it
 // was written.
-var ErrTorn = errors.New("its last line is torn")
+var errTorn = errors.New("its last line is torn")
 
 // Open opens the log at path for appending, makes it with mode 0600 where it is not
 // there, and checks that its last line is one that can be continued. The caller
@@ -99,7 +99,7 @@ func (l *Log) last() (*Entry, string, error) {
 	}
 	if tail[len(tail)-1] != '\n' {
 		whole := size - int64(len(tail)) + int64(bytes.LastIndexByte(tail, '\n')) + 1
-		return nil, "", l.damaged(fmt.Errorf("%w. Nothing was released for it. %s", ErrTorn, tornAdvice(l.path, whole)))
+		return nil, "", l.damaged(fmt.Errorf("%w. Nothing was released for it. %s", errTorn, tornAdvice(l.path, whole)))
 	}
 	tail = tail[:len(tail)-1]
 	start := bytes.LastIndexByte(tail, '\n')

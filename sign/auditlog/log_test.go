@@ -146,7 +146,7 @@ func TestTornLineIsCutAsAdvised(t *testing.T) {
 	whole := read(t, path)
 	torn := whole[:len(whole)-7]
 	s, err := Verify(bytes.NewReader(torn), "")
-	if !errors.Is(err, ErrTorn) || !strings.Contains(s.Advice(path, err), "truncate -s ") {
+	if !errors.Is(err, errTorn) || !strings.Contains(s.Advice(path, err), "truncate -s ") {
 		t.Fatalf("%v: %s", err, s.Advice(path, err))
 	}
 	if err := os.WriteFile(path, torn[:s.Whole], 0o600); err != nil {

@@ -66,7 +66,7 @@ func Verify(r io.Reader, noted string) (Summary, error) {
 			}
 			return s, nil
 		case err == io.EOF:
-			return s, broken(ErrTorn)
+			return s, broken(errTorn)
 		case errors.Is(err, bufio.ErrBufferFull):
 			return s, broken(fmt.Errorf("it has more than %d bytes", maxLine))
 		case err != nil:
@@ -114,7 +114,7 @@ func (s *Summary) add(e *Entry, size int64, head string) {
 // Advice says what to do about a log at path whose Verify gave s and err; empty where
 // nothing simple can be done.
 func (s Summary) Advice(path string, err error) string {
-	if !errors.Is(err, ErrTorn) {
+	if !errors.Is(err, errTorn) {
 		return ""
 	}
 	return "Nothing was released for the torn line. " + tornAdvice(path, s.Whole)

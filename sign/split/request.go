@@ -110,7 +110,7 @@ func (b *Builder) Write(w io.Writer) (packages, digests int, err error) {
 		digests += s.head.Files + s.head.Scripts
 		size += s.size + 1
 	}
-	if digests > maxDigests || size+1024 > MaxSize {
+	if digests > maxDigests || size+1024 > maxSize {
 		return 0, 0, fmt.Errorf("%d digests in %d bytes are more than a request takes: make several", digests, size)
 	}
 	out := bufio.NewWriter(w)

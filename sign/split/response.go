@@ -133,7 +133,7 @@ func (s *Response) Has(id Identity) bool {
 func (s *Response) read(id Identity) (p *stanzaHead, m *sign.Manifest, statement []byte, err error) {
 	where, ok := s.stanzas[id]
 	if !ok {
-		return nil, nil, nil, ErrOtherPackage
+		return nil, nil, nil, errOtherPackage
 	}
 	l := newLines(io.NewSectionReader(s.r, where.offset, where.size))
 	l.n = where.line
@@ -151,8 +151,8 @@ func (s *Response) read(id Identity) (p *stanzaHead, m *sign.Manifest, statement
 	return p, m, statement, err
 }
 
-// ErrOtherPackage says that a response has nothing for a package.
-var ErrOtherPackage = errors.New("the response has no signatures for this very package file: it answers another request, or the package has changed since")
+// errOtherPackage says that a response has nothing for a package.
+var errOtherPackage = errors.New("the response has no signatures for this very package file: it answers another request, or the package has changed since")
 
 // Manifest returns the manifest of p, whose identity is id. The digests come from p
 // itself, read by the options o; the signatures from the response. It fails unless the

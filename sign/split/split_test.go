@@ -187,7 +187,7 @@ func TestResponseIsOfThisVeryPackage(t *testing.T) {
 			}
 		})
 	}
-	if _, err := opened(t, whole).Manifest(t.Context(), Identity{}, bash, trusted, sign.Options{}); !errors.Is(err, ErrOtherPackage) {
+	if _, err := opened(t, whole).Manifest(t.Context(), Identity{}, bash, trusted, sign.Options{}); !errors.Is(err, errOtherPackage) {
 		t.Errorf("another file: %v", err)
 	}
 }
@@ -206,7 +206,7 @@ func signatures(response []byte) (found []string) {
 // a line is longer by a signature than in the request.
 func TestResponseToTheLargestRequestIsRead(t *testing.T) {
 	signature := int64(base64.StdEncoding.EncodedLen(9 + 4096/8))
-	if largest := MaxSize + maxDigests*signature; largest > MaxResponse {
+	if largest := maxSize + maxDigests*signature; largest > MaxResponse {
 		t.Errorf("it may have %d bytes, and %d are read", largest, int64(MaxResponse))
 	}
 	if _, err := OpenResponse(strings.NewReader(""), MaxResponse+1); err == nil || !strings.Contains(err.Error(), "more than") {
