@@ -107,17 +107,29 @@ func (f File) succeeds(there []byte) bool {
 // readBelow reads a regular file that is no link.
 func readBelow(root *os.Root, name string) ([]byte, fs.FileInfo, error) {
 	info, err := root.Lstat(name)
-	if err != nil {
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil, err
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("%w: links below the root must be relative, and stay below it", err)
 	}
 	if !info.Mode().IsRegular() {
 		return nil, nil, errors.New("it is no regular file: move it away")
 	}
-	f, err := root.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
+	return readOpened(root.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0))
+}
+
+// readOpened reads a file that was opened with O_NONBLOCK, and closes it. What is no
+// regular file is empty.
+func readOpened(f *os.File, err error) ([]byte, fs.FileInfo, error) {
 	if err != nil {
 		return nil, nil, err
 	}
 	defer f.Close()
+	info, err := f.Stat()
+	if err != nil || !info.Mode().IsRegular() {
+		return nil, info, err
+	}
 	content, err := io.ReadAll(io.LimitReader(f, maxFile+1))
 	if err == nil && len(content) > maxFile {
 		err = fmt.Errorf("more than %d bytes, this is no certificate", maxFile)
@@ -218,7 +230,10 @@ func Remove(root *os.Root, id sign.KeyID, own []string, dryRun bool) ([]string, 
 	}
 	var names []string
 	for _, name := range candidates {
-		has, alone := holdsKey(root, name, id)
+		has, alone, err := holdsKey(root, name, id)
+		if err != nil {
+			return nil, fmt.Errorf("%s: whether it holds the certificate of key %s cannot be seen: look at it, and remove it by hand: %w", path.Join(root.Name(), name), id, err)
+		}
 		if has && !alone {
 			return nil, fmt.Errorf("%s: it holds other certificates besides that of key %s: take it out by hand", path.Join(root.Name(), name), id)
 		}
@@ -238,15 +253,20 @@ func Remove(root *os.Root, id sign.KeyID, own []string, dryRun bool) ([]string, 
 }
 
 // holdsKey reports whether a file holds a certificate with a key id, and no other one.
-func holdsKey(root *os.Root, name string, id sign.KeyID) (has, alone bool) {
-	content, _, err := readBelow(root, name)
+// Links are followed, as those are who load what is in the folders: it is the link that
+// goes then.
+func holdsKey(root *os.Root, name string, id sign.KeyID) (has, alone bool, err error) {
+	content, _, err := readOpened(root.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, false, nil
+	}
 	if err != nil {
-		return false, false // nothing of a layout
+		return false, false, err
 	}
 	certs, err := keys.ParseCertificates(content)
 	has = err == nil && slices.ContainsFunc(certs, func(c *x509.Certificate) bool {
 		other, err := sign.KeyIDFromCertificate(c)
 		return err == nil && other == id
 	})
-	return has, len(certs) == 1
+	return has, len(certs) == 1, nil
 }

@@ -159,9 +159,9 @@ func TestPlaceStaysBelowTheRoot(t *testing.T) {
 		want       string // "" for no error
 		insideOnly string // where the certificate is then
 	}{
-		{"a folder that leads out", "etc/keys", "../../outside", "etc/keys", ""},
-		{"one by an absolute name", "etc/keys", "OUTSIDE", "etc/keys", ""},
-		{"etc itself", "etc", "../outside", "etc", ""},
+		{"a folder that leads out", "etc/keys", "../../outside", "links below the root must be relative", ""},
+		{"one by an absolute name", "etc/keys", "OUTSIDE", "links below the root must be relative", ""},
+		{"etc itself", "etc", "../outside", "links below the root must be relative", ""},
 		{"a file that leads out", certFile, "OUTSIDE/victim", "no regular file", ""},
 		{"a file that leads to another inside", certFile, "../../victim", "no regular file", ""},
 		{"a folder that leads inside", "etc/keys", "../usr/keys", "", "usr/keys/ima"},
@@ -282,6 +282,26 @@ func TestRemove(t *testing.T) {
 	}
 	if got, err := Remove(root, id, own, false); err != nil || len(got) != 0 {
 		t.Errorf("the second time: %q, %v", got, err)
+	}
+
+	// Whoever loads certificates follows links.
+	link := filepath.Join(dir, "etc/keys/ima/link.der")
+	if err := errors.Join(os.Symlink("../else.der", link), os.Symlink("nowhere", link+"2.der"), os.Mkdir(filepath.Join(dir, "etc/keys/ima/folder.der"), 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := Remove(root, id, own, false); err != nil || !slices.Equal(got, []string{"etc/keys/ima/link.der"}) {
+		t.Errorf("a link: %q, %v", got, err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "etc/keys/else.der")); err != nil {
+		t.Errorf("what the link led to: %v", err)
+	}
+	if err := os.Symlink(filepath.Join(keysDir, "signing.crt"), link); err != nil {
+		t.Fatal(err)
+	}
+	_, err = Remove(root, id, own, false)
+	checkError(t, err, "link.der", "remove it by hand")
+	if err := os.Remove(link); err != nil {
+		t.Fatal(err)
 	}
 
 	several, err := os.ReadFile(filepath.Join(keysDir, "ca.crt"))
