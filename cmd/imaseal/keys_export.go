@@ -3,8 +3,10 @@ package main
 import (
 	"context"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"strings"
 	"text/tabwriter"
@@ -106,7 +108,7 @@ func runKeysExport(cmd *cobra.Command, o *keysExportOptions, args []string) erro
 	for _, p := range refusals(options, target) {
 		out.warn("%s", printable(p))
 	}
-	if err := os.MkdirAll(args[0], 0o755); err != nil {
+	if err := makeTop(args[0]); err != nil {
 		return err
 	}
 	root, err := os.OpenRoot(args[0])
@@ -119,6 +121,15 @@ func runKeysExport(cmd *cobra.Command, o *keysExportOptions, args []string) erro
 		return err
 	}
 	return printPlaced(cmd.OutOrStdout(), args[0], placed, l.Next)
+}
+
+// makeTop makes the folder of an export, where it is not there: mode 0755 whatever the
+// umask, as cp -a gives its mode to the root of the machine.
+func makeTop(dir string) error {
+	if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return errors.Join(os.MkdirAll(dir, 0o755), os.Chmod(dir, 0o755))
 }
 
 // refusals returns a sentence for each certificate that a kernel refuses, or that is
