@@ -12,6 +12,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -321,4 +322,20 @@ func TestInitLeavesNothingBehindWhenItFails(t *testing.T) {
 			t.Errorf("it left %q", left)
 		}
 	})
+}
+
+// Two runs may make the same folders at once.
+func TestFoldersThatAreMadeMeanwhile(t *testing.T) {
+	for range 20 {
+		top := t.TempDir()
+		var runs sync.WaitGroup
+		for range 8 {
+			runs.Go(func() {
+				if _, err := makeFolders(filepath.Join(top, "a/b/c")); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		runs.Wait()
+	}
 }

@@ -123,10 +123,16 @@ func makeFolders(dir string) ([]string, error) {
 		}
 		missing = append([]string{d}, missing...)
 	}
-	for i, d := range missing {
-		if err := os.Mkdir(d, 0o700); err != nil {
-			return missing[:i], err
+	var made []string
+	for _, d := range missing {
+		err := os.Mkdir(d, 0o700)
+		if errors.Is(err, fs.ErrExist) {
+			continue // another run was faster
 		}
+		if err != nil {
+			return made, err
+		}
+		made = append(made, d)
 	}
-	return missing, nil
+	return made, nil
 }

@@ -142,7 +142,7 @@ func folderOf(dir string, open *[]*pendingFolder) (*pendingFolder, error) {
 func (p *pendingFolder) add(f newFile) error {
 	path := filepath.Join(p.dir, filepath.Base(f.path))
 	if _, err := os.Lstat(path); err == nil {
-		return &fs.PathError{Op: "create", Path: f.path, Err: fs.ErrExist}
+		return fmt.Errorf("%s was made meanwhile, by another run perhaps, and is not overwritten: look at it, and run this command again: %w", f.path, fs.ErrExist)
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}

@@ -126,6 +126,9 @@ func (o *RenewOptions) template(old *x509.Certificate) (*x509.Certificate, error
 	if len(old.RawSubject) <= len(emptySubject) {
 		return nil, errors.New("the old certificate names nobody: use --name")
 	}
+	if err := checkSubject(old.RawSubject, old.Subject); err != nil {
+		return nil, fmt.Errorf("%w: use --name", err)
+	}
 	return template, useSubject(template, old.RawSubject)
 }
 

@@ -176,6 +176,12 @@ func TestRenewRefuses(t *testing.T) {
 	ca := testCA(t, dir)
 	old := filepath.Join(dir, "keys/signing.crt")
 	writeFile(t, filepath.Join(dir, "taken.key"), []byte("precious"))
+	escape := filepath.Join(dir, "escape.der")
+	foreign, err := newCACertificate(ca.key, newTemplate("a\x1b[31m", 1, testTime))
+	if err != nil {
+		t.Fatal(err)
+	}
+	writeFile(t, escape, foreign.Raw)
 	before := tree(t, dir)
 	for name, tt := range map[string]struct {
 		o    RenewOptions
@@ -187,6 +193,7 @@ func TestRenewRefuses(t *testing.T) {
 		"an unknown type":        {RenewOptions{Old: old, NewKey: true, Type: "dsa"}, `unknown type of key "dsa"`},
 		"days":                   {RenewOptions{Old: old, Days: 40000}, "for 40000 days"},
 		"a bad name":             {RenewOptions{Old: old, Name: "\x1b[31m"}, "cannot be the name"},
+		"a name to misread":      {RenewOptions{Old: escape}, "no printable text"},
 		"a name that is taken":   {RenewOptions{Old: old, Out: filepath.Join(dir, "keys/signing")}, "signing.crt is there already and is not overwritten"},
 		"a key that is in place": {RenewOptions{Old: old, NewKey: true, Out: filepath.Join(dir, "taken")}, "taken.key is there already and is not overwritten"},
 	} {

@@ -121,7 +121,7 @@ func parseRequestDER(der []byte) (*Request, error) {
 	if err := csr.CheckSignature(); err != nil {
 		return nil, fmt.Errorf("the signature of the certificate request is bad: %w", err)
 	}
-	if err := checkSubject(csr); err != nil {
+	if err := checkSubject(csr.RawSubject, csr.Subject); err != nil {
 		return nil, err
 	}
 	r.RawSubject = csr.RawSubject
@@ -145,14 +145,14 @@ func requestFor(pub crypto.PublicKey) (*Request, error) {
 
 // checkSubject refuses a subject that a person could misread, or a kernel's listing
 // of keys could be confused by. An empty one is fine: a name is to be given then.
-func checkSubject(csr *x509.CertificateRequest) error {
-	if len(csr.RawSubject) > maxSubject {
-		return fmt.Errorf("its subject has %d bytes, more than %d", len(csr.RawSubject), maxSubject)
+func checkSubject(raw []byte, subject pkix.Name) error {
+	if len(raw) > maxSubject {
+		return fmt.Errorf("its subject has %d bytes, more than %d", len(raw), maxSubject)
 	}
-	for _, name := range csr.Subject.Names {
+	for _, name := range subject.Names {
 		text, ok := name.Value.(string)
 		if !ok || !utf8.ValidString(text) || strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }) {
-			return fmt.Errorf("its subject holds what is no printable text: %q", csr.Subject)
+			return fmt.Errorf("its subject holds what is no printable text: %q", subject)
 		}
 	}
 	return nil
