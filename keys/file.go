@@ -217,7 +217,7 @@ func parseDER(der []byte, name string, p Passphrase) (crypto.Signer, error) {
 // asSigner takes what kernels verify; its strength is for the signer to judge.
 func asSigner(key any, err error) (crypto.Signer, error) {
 	if err != nil {
-		return nil, fmt.Errorf("parsing the private key: %w", err)
+		return nil, fmt.Errorf("parsing the private key: %w: use an RSA key, or an ECDSA key on P-256, P-384 or P-521 that names its curve (openssl ec -param_enc named_curve)", err)
 	}
 	switch key := key.(type) {
 	case *rsa.PrivateKey:

@@ -132,6 +132,20 @@ func TestOpenRefusesOtherKeysAndSaysWhatToDo(t *testing.T) {
 	}
 }
 
+// A key that spells its curve out is one that kernels take, and so is told what to do.
+func TestACurveThatIsSpelledOut(t *testing.T) {
+	need(t, "openssl")
+	dir := t.TempDir()
+	path, named := filepath.Join(dir, "explicit.pem"), filepath.Join(dir, "named.pem")
+	runOpenSSL(t, "genpkey", "-quiet", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-pkeyopt", "ec_param_enc:explicit", "-out", path)
+	_, err := Open(t.Context(), path, OpenOptions{})
+	checkError(t, err, path, "openssl ec -param_enc named_curve")
+	runOpenSSL(t, "ec", "-param_enc", "named_curve", "-in", path, "-out", named)
+	if _, err := Open(t.Context(), named, OpenOptions{}); err != nil {
+		t.Error(err)
+	}
+}
+
 // What a refusal advises is done, and the key can be read.
 func TestTheConversionThatARefusalAdvisesWorks(t *testing.T) {
 	need(t, "openssl")

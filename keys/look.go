@@ -92,6 +92,9 @@ var errEncrypted = errors.New("it is encrypted")
 // stands beside it: of the same name, but for its ending.
 func lookAtPrivateKey(ctx context.Context, content []byte, path string, o OpenOptions) ([]PublicKey, error) {
 	key, err := parsePrivateKey(content, path, func(string) ([]byte, error) { return nil, errEncrypted })
+	if errors.Is(err, ErrNoKey) {
+		return nil, fmt.Errorf("%s: this is no certificate and no key, neither PEM nor DER", path)
+	}
 	if err != nil && !errors.Is(err, errEncrypted) {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}

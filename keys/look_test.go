@@ -118,7 +118,7 @@ func TestLookAtRefuses(t *testing.T) {
 	_, err = keys.LookAt(t.Context(), alone, keys.OpenOptions{})
 	keystest.CheckError(t, err, "alone.key", "encrypted")
 	_, err = keys.LookAt(t.Context(), keystest.WriteFile(t, filepath.Join(dir, "text"), []byte("no key\n")), keys.OpenOptions{})
-	keystest.CheckError(t, err, "text", "neither PEM nor DER")
+	keystest.CheckError(t, err, "text", "no certificate and no key, neither PEM nor DER")
 	_, err = keys.LookAt(t.Context(), dir, keys.OpenOptions{})
 	keystest.CheckError(t, err, dir)
 	_, err = keys.LookAt(t.Context(), "nothing:here", keys.OpenOptions{})
