@@ -7,8 +7,10 @@
 // all with a journal. An error after the rename, of syncing the folder, means that
 // the new file is there but that a crash could bring back the old one.
 //
-// Kept, when asked for, are the mode with an access control list, owner and group
-// as far as the process may set them, and the times. Not kept are:
+// Kept, when asked for, are the mode with an access control list, and owner and group
+// as far as the process may set them. Not kept are:
+//   - the times: apt-ftparchive, createrepo_c and rsync take a file of an old time, some
+//     also of its old size, for one that they know;
 //   - other names of the old file: a hard link goes on to have the old content;
 //   - other extended attributes, as they may describe the old content, such as
 //     security.ima or a checksum. The system gives security labels as to any new file;
@@ -29,8 +31,8 @@ import (
 // Options say what the new file is like. The zero value is a new file with mode
 // 0644 that may replace another.
 type Options struct {
-	// Like, if not nil, is the open file whose mode, owner and times the new one
-	// gets. The owner and the group are kept where the process may set them.
+	// Like, if not nil, is the open file whose mode and owner the new one gets. The
+	// owner and the group are kept where the process may set them.
 	Like *os.File
 	// NoReplace makes it an error that the file is there already.
 	NoReplace bool

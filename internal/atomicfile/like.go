@@ -3,7 +3,6 @@ package atomicfile
 import (
 	"cmp"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"syscall"
@@ -37,14 +36,7 @@ func (o Options) apply(f *os.File) error {
 		// With a list the bits of the group say what anyone in the list may at most.
 		mode &^= 0o070
 	}
-	if err := f.Chmod(mode); err != nil {
-		return err
-	}
-	times := []unix.Timespec{unix.Timespec(stat.Atim), unix.Timespec(stat.Mtim)}
-	if err := unix.UtimesNanoAt(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", f.Fd()), times, 0); err != nil {
-		return unix.UtimesNanoAt(unix.AT_FDCWD, f.Name(), times, unix.AT_SYMLINK_NOFOLLOW)
-	}
-	return nil
+	return f.Chmod(mode)
 }
 
 // chown reports whether f now has the owner and the group. Only root may give files

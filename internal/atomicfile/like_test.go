@@ -95,13 +95,13 @@ func stat(t *testing.T, path string) *syscall.Stat_t {
 	return s
 }
 
-func TestLikeKeepsModeAndTimes(t *testing.T) {
+// What makes an index knows files by their times.
+func TestLikeKeepsTheModeAndNotTheTimes(t *testing.T) {
 	for _, mode := range []fs.FileMode{0o644, 0o600, 0o400, 0o444, 0o755, 0o777, 0o664, 0o666, 0o640 | fs.ModeSetgid, 0o755 | fs.ModeSetuid, 0o644 | fs.ModeSticky} {
 		t.Run(mode.String(), func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "f")
 			write(t, path, "old")
-			accessed, modified := time.Unix(1, 987654321), time.Unix(1700000000, 123456789)
-			if err := os.Chtimes(path, accessed, modified); err != nil {
+			if err := os.Chtimes(path, time.Time{}, time.Unix(1, 0)); err != nil {
 				t.Fatal(err)
 			}
 			if err := os.Chmod(path, mode); err != nil {
@@ -111,8 +111,8 @@ func TestLikeKeepsModeAndTimes(t *testing.T) {
 			if before.Mode != after.Mode {
 				t.Errorf("mode %o, was %o", after.Mode, before.Mode)
 			}
-			if before.Mtim != after.Mtim || before.Atim != after.Atim {
-				t.Errorf("times %v %v, were %v %v", after.Atim, after.Mtim, before.Atim, before.Mtim)
+			if after.Mtim.Sec <= before.Mtim.Sec {
+				t.Errorf("other content has the time %v, as the old one had %v", after.Mtim, before.Mtim)
 			}
 		})
 	}
