@@ -171,12 +171,13 @@ func ParsePublicKey(content []byte) (crypto.PublicKey, error) {
 	if len(der) > maxKeyDER {
 		return nil, fmt.Errorf("a key of %d bytes is too large", len(der))
 	}
-	var pub crypto.PublicKey
 	pub, err := x509.ParsePKIXPublicKey(der)
 	if err != nil {
-		if pub, err = x509.ParsePKCS1PublicKey(der); err != nil {
-			return nil, errors.New("this is no public key")
+		rsaPub, errRSA := x509.ParsePKCS1PublicKey(der)
+		if errRSA != nil {
+			return nil, fmt.Errorf("the public key cannot be read: %w", err)
 		}
+		pub = rsaPub
 	}
 	if key, ok := pub.(*rsa.PublicKey); ok && key.N.BitLen() > MaxRSABits {
 		return nil, fmt.Errorf("an RSA key of %d bits has more than %d", key.N.BitLen(), MaxRSABits)

@@ -135,6 +135,7 @@ func TestIssueRefuses(t *testing.T) {
 	runOpenSSL(t, "req", "-new", "-nodes", "-newkey", "ed25519", "-keyout", p.Path("ed.key"), "-subj", "/CN=ed", "-out", p.Path("ed.csr"))
 	runOpenSSL(t, "ecparam", "-name", "secp256k1", "-genkey", "-noout", "-out", p.Path("k1.key"))
 	runOpenSSL(t, "ec", "-in", p.Path("k1.key"), "-pubout", "-out", p.Path("k1.pem"))
+	runOpenSSL(t, "req", "-new", "-key", p.Path("k1.key"), "-subj", "/CN=k1", "-out", p.Path("k1.csr"))
 	der, err := os.ReadFile(p.Path("der.csr"))
 	if err != nil {
 		t.Fatal(err)
@@ -146,14 +147,15 @@ func TestIssueRefuses(t *testing.T) {
 	writeFile(t, p.Path("text.csr"), []byte("-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n"))
 	writeFile(t, p.Path("cut.pem"), []byte("-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n"))
 	for _, tt := range []struct{ ref, want string }{
-		{"flipped.csr", "the signature of the certificate request is bad"},
+		{"flipped.csr", "the signature of the certificate request does not verify"},
 		{"short.csr", "RSA key of 1024 bits is too short"},
 		{"odd.csr", "2560 bits"},
 		{"ed.csr", "use an RSA or ECDSA key"},
-		{"k1.pem", "no public key"},
+		{"k1.pem", "the public key cannot be read: x509: unsupported elliptic curve"},
 		{"cut.csr", "no certificate request and no key"},
-		{"text.csr", "no certificate request"},
-		{"cut.pem", "no public key"},
+		{"text.csr", "the certificate request cannot be read: "},
+		{"k1.csr", "the certificate request cannot be read: x509: unsupported elliptic curve"},
+		{"cut.pem", "the public key cannot be read"},
 		{"lines.csr", "no printable text"},
 		{"long.csr", "bytes, more than 1024"},
 		{"fine.crt", "use imaseal keys renew"},

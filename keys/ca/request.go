@@ -67,8 +67,8 @@ func LoadRequest(ctx context.Context, ref string, o keys.OpenOptions) (*Request,
 // is neither: a private key, perhaps.
 func parseRequest(data []byte) (*Request, error) {
 	if !bytes.Contains(data, []byte("-----BEGIN ")) {
-		if r, err := parseRequestDER(data); r != nil || err != nil {
-			return r, err
+		if csr, err := x509.ParseCertificateRequest(bytes.Clone(data)); err == nil {
+			return fromCSR(csr)
 		}
 		pub, err := keys.ParsePublicKey(data)
 		if err != nil {
@@ -84,11 +84,11 @@ func parseRequest(data []byte) (*Request, error) {
 		}
 		switch block.Type {
 		case "CERTIFICATE REQUEST", "NEW CERTIFICATE REQUEST":
-			r, err := parseRequestDER(block.Bytes)
-			if r == nil && err == nil {
-				err = errors.New("this is no certificate request, whatever its first line says")
+			csr, err := x509.ParseCertificateRequest(bytes.Clone(block.Bytes))
+			if err != nil {
+				return nil, fmt.Errorf("the certificate request cannot be read: %w", err)
 			}
-			return r, err
+			return fromCSR(csr)
 		case "PUBLIC KEY", "RSA PUBLIC KEY":
 			pub, err := keys.ParsePublicKey(block.Bytes)
 			if err != nil {
@@ -107,19 +107,15 @@ func parseRequest(data []byte) (*Request, error) {
 	return nil, nil
 }
 
-// parseRequestDER returns nil when der is no certificate request.
-func parseRequestDER(der []byte) (*Request, error) {
-	csr, err := x509.ParseCertificateRequest(bytes.Clone(der))
-	if err != nil {
-		return nil, nil
-	}
+// fromCSR judges a certificate request.
+func fromCSR(csr *x509.CertificateRequest) (*Request, error) {
 	r, err := requestFor(csr.PublicKey)
 	if err != nil {
 		return nil, err
 	}
 	// Whoever asks has the private key, and asks for this name.
 	if err := csr.CheckSignature(); err != nil {
-		return nil, fmt.Errorf("the signature of the certificate request is bad: %w", err)
+		return nil, fmt.Errorf("the signature of the certificate request does not verify: %w", err)
 	}
 	if err := checkSubject(csr.RawSubject, csr.Subject); err != nil {
 		return nil, err
