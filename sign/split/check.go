@@ -28,7 +28,7 @@ const maxNames = 10
 func Check(r io.Reader, spool io.Writer, rules *Rules) (*Summary, error) {
 	s := new(Summary)
 	h := sha256.New()
-	in := io.TeeReader(rules.limited(r), h)
+	in := io.TeeReader(&limitedReader{r: r, left: maxSize}, h)
 	ahead := bufio.NewReaderSize(in, maxLine)
 	if head, _ := ahead.Peek(len(requestFormat)); string(head) != requestFormat {
 		spool = io.Discard // a file named by mistake may hold a secret
@@ -69,21 +69,17 @@ func (s *Summary) check(in io.Reader, rules *Rules) error {
 	}
 }
 
-// A limitedReader fails with more, and from then on, where r has more bytes than left.
+// A limitedReader fails where r has more than it may.
 type limitedReader struct {
 	r    io.Reader
 	left int64
-	more error
 }
 
 func (l *limitedReader) Read(b []byte) (int, error) {
-	if l.left < 0 {
-		return 0, l.more
+	if l.left <= 0 {
+		return 0, fmt.Errorf("it has more than %d bytes", int64(maxSize))
 	}
-	n, err := l.r.Read(b[:min(int64(len(b)), l.left+1)])
+	n, err := l.r.Read(b[:min(int64(len(b)), l.left)])
 	l.left -= int64(n)
-	if l.left < 0 {
-		return n - 1, l.more
-	}
 	return n, err
 }
