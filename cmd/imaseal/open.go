@@ -78,7 +78,10 @@ func (t *target) open(o openOptions) (*os.File, sign.Package, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	pkg, err := openPackage(f, o)
+	var pkg sign.Package
+	if t.opened, err = f.Stat(); err == nil {
+		pkg, err = openPackage(f, o)
+	}
 	if err != nil {
 		f.Close()
 		if errors.Is(err, errSourcePackage) && t.within {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"io"
 	"os"
 	"strings"
@@ -93,8 +94,35 @@ func (w *rewriting) write(ctx context.Context, t *target, f *os.File, pkg sign.P
 	if w.dryRun {
 		return pkg.Write(ctx, io.Discard, m, o) // what writing would refuse, and warn of, counts
 	}
-	return atomicfile.Write(ctx, t.dest, func(w *os.File) error { return pkg.Write(ctx, w, m, o) }, atomicfile.Options{Like: f})
+	return t.replace(ctx, f, func(w io.Writer) error { return pkg.Write(ctx, w, m, o) })
 }
+
+// replace puts what fill writes in the place of the package of t, which is open in f, or
+// into its --output. A builder may write the package anew meanwhile: then what was read
+// of it need not fit together, and what is there now stays.
+func (t *target) replace(ctx context.Context, f *os.File, fill func(w io.Writer) error) error {
+	return atomicfile.Write(ctx, t.dest, func(w *os.File) error {
+		if err := fill(w); err != nil {
+			return err
+		}
+		now, err := f.Stat()
+		if err != nil {
+			return err
+		}
+		if now.Size() != t.opened.Size() || !now.ModTime().Equal(t.opened.ModTime()) {
+			return errReplaced
+		}
+		if t.dest != t.path {
+			return nil
+		}
+		if now, err = os.Stat(t.path); err == nil && !os.SameFile(now, t.opened) {
+			err = errReplaced
+		}
+		return err
+	}, atomicfile.Options{Like: f})
+}
+
+var errReplaced = errors.New("another program wrote it anew while it was worked on, and it was left alone: run this again when that program has finished")
 
 // hasOpenPGP reports whether the package has the OpenPGP signature that is asked for,
 // if one is.
@@ -107,7 +135,15 @@ func (w *rewriting) leave(ctx context.Context, t *target, f *os.File) error {
 	if w.dryRun || t.dest == t.path {
 		return nil
 	}
-	return copyFile(ctx, f, t.dest)
+	return t.copy(ctx, f)
+}
+
+// copy puts the package of t, which is open in f, into its --output.
+func (t *target) copy(ctx context.Context, f *os.File) error {
+	return t.replace(ctx, f, func(w io.Writer) error {
+		_, err := io.Copy(w, f)
+		return err
+	})
 }
 
 func (w *rewriting) writeOptions(t *target) sign.WriteOptions {

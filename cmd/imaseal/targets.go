@@ -26,6 +26,8 @@ type target struct {
 	changes []*changesTarget
 	err     error // why it cannot be worked on
 	place   int   // of the argument that it comes from
+	// opened is what the file was when open opened it.
+	opened fs.FileInfo
 }
 
 // targetFlags are the flags of every verb that works on packages.

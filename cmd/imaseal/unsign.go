@@ -2,12 +2,11 @@ package main
 
 import (
 	"context"
-	"os"
+	"io"
 	"strings"
 
 	"github.com/spf13/cobra"
 
-	"github.com/imaseal/imaseal/internal/atomicfile"
 	"github.com/imaseal/imaseal/sign"
 )
 
@@ -71,16 +70,14 @@ func unsignOne(ctx context.Context, t *target) *result {
 		r.Action = "not signed"
 		if t.dest != t.path {
 			r.Output = t.dest
-			err = copyFile(ctx, f, t.dest)
+			err = t.copy(ctx, f)
 		}
 	} else {
 		r.Action = "unsigned"
 		if m != nil {
 			r.Files = len(m.Files) + len(m.Control)
 		}
-		err = atomicfile.Write(ctx, t.dest, func(w *os.File) error {
-			return pkg.Write(ctx, w, nil, sign.WriteOptions{})
-		}, atomicfile.Options{Like: f})
+		err = t.replace(ctx, f, func(w io.Writer) error { return pkg.Write(ctx, w, nil, sign.WriteOptions{}) })
 	}
 	if err != nil {
 		return r.fail(err)
