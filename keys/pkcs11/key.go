@@ -142,7 +142,8 @@ func (k *signer) output(sig []byte) ([]byte, error) {
 }
 
 // signOnce makes one attempt. The call into the module is left behind when the context
-// ends: a token that waits for a touch does not hold the program.
+// ends: a token that waits for a touch does not hold the program. It is, too, when it
+// goes on for as long as there is patience after the connection was given up.
 func (k *signer) signOnce(l *link, mechanism uint, input []byte) ([]byte, error) {
 	k.calls.Add(1)
 	s, err := l.take(k.ctx)
@@ -166,6 +167,16 @@ func (k *signer) signOnce(l *link, mechanism uint, input []byte) ([]byte, error)
 		return a.sig, a.err
 	case <-k.ctx.Done():
 		return nil, k.ctx.Err()
+	case <-l.lost:
+	}
+	// Not every call returns when the connection is lost under it.
+	select {
+	case a := <-answered:
+		return a.sig, a.err
+	case <-k.ctx.Done():
+		return nil, k.ctx.Err()
+	case <-time.After(patience):
+		return nil, errPoolClosed
 	}
 }
 

@@ -40,6 +40,9 @@ func openKey(ctx context.Context, m *module, u *URI, o Options) (*Key, error) {
 		return nil, err
 	}
 	k := &signer{ctx: ctx, m: m, token: t, note: o.note(), sessions: fitting(t, o.Sessions)}
+	if m.losesCalls() {
+		k.sessions = 1
+	}
 	key, err := k.open(s, u, o.ask(u))
 	if err != nil {
 		m.CloseSession(s)

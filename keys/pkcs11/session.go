@@ -19,6 +19,8 @@ type pool struct {
 	// free has a place for each session, 0 for one that is not open yet.
 	free chan p11.SessionHandle
 
+	lost chan struct{} // closed with the pool
+
 	mu     sync.Mutex
 	size   int  // places, taken ones too
 	closed bool // sessions that come back are closed
@@ -28,7 +30,7 @@ var errPoolClosed = errors.New("the connection to the token was closed")
 
 // newPool makes a pool of size places, with first in one of them unless that is 0.
 func newPool(m *module, slot uint, size int, first p11.SessionHandle) *pool {
-	p := &pool{m: m, slot: slot, free: make(chan p11.SessionHandle, size), size: size}
+	p := &pool{m: m, slot: slot, free: make(chan p11.SessionHandle, size), lost: make(chan struct{}), size: size}
 	p.free <- first
 	for range size - 1 {
 		p.free <- 0
@@ -111,7 +113,10 @@ func (p *pool) put(s p11.SessionHandle, err error) {
 // close closes the sessions that are free, and sees to it that put closes the others.
 func (p *pool) close() {
 	p.mu.Lock()
-	p.closed = true
+	if !p.closed {
+		p.closed = true
+		close(p.lost)
+	}
 	p.mu.Unlock()
 	for range cap(p.free) {
 		select {
