@@ -78,8 +78,13 @@ func newHooked(t *testing.T, suite string) *machine {
 	t.Helper()
 	m := newMachine(t, suite)
 	m.signedHello()
-	m.run("apt-get install ./imaseal_*.deb ./imaseal-installer_*.deb && cp signing.crt /etc/imaseal/certs/")
+	m.installImaseal()
 	return m
+}
+
+func (m *machine) installImaseal() {
+	m.t.Helper()
+	m.run("apt-get install ./imaseal_*.deb ./imaseal-installer_*.deb && cp signing.crt /etc/imaseal/certs/")
 }
 
 // hookScope returns the scope that hook status states, which must have no problem.
@@ -122,6 +127,8 @@ done`)
 // TestHookUpgrades upgrades dpkg, and imaseal itself, in each state of the hook, half
 // done ones included, and then takes the hook out of use.
 func TestHookUpgrades(t *testing.T) {
+	first := newHooked(t, "bookworm")
+	first.newerPackages()
 	const half = `imaseal hook enable --scope all && ln /usr/bin/dpkg-deb.distrib /usr/bin/x && mv -f /usr/bin/x /usr/bin/dpkg-deb`
 	for name, c := range map[string]struct{ state, scope string }{
 		"none":                    {"true", "none"},
@@ -132,8 +139,7 @@ func TestHookUpgrades(t *testing.T) {
 		"not diverted but kept":   {half + " && dpkg-divert --no-rename --package imaseal-installer --divert /usr/bin/dpkg-deb.distrib --remove /usr/bin/dpkg-deb", ""},
 	} {
 		t.Run(strings.ReplaceAll(name, " ", "_"), func(t *testing.T) {
-			m := newHooked(t, "bookworm")
-			m.newerPackages()
+			m := first.copy(t)
 			m.run(c.state)
 			m.run("dpkg -i newer-dpkg.deb && dpkg-deb --version && dpkg-query -W -f '${Version}' dpkg | grep -q newer")
 			if c.scope == "" {
@@ -161,6 +167,11 @@ func TestHookUpgrades(t *testing.T) {
 
 // TestHookRemoval removes the package in each state and way: nothing of the hook stays.
 func TestHookRemoval(t *testing.T) {
+	first := newMachine(t, "trixie")
+	first.signedHello()
+	before := first.files()
+	first.installImaseal()
+	first.newerPackages()
 	const half = `imaseal hook enable --scope all && ln /usr/bin/dpkg-deb.distrib /usr/bin/x && mv -f /usr/bin/x /usr/bin/dpkg-deb`
 	for name, c := range map[string]struct{ state, removal string }{
 		"apt purge":                    {"imaseal hook enable", "apt-get purge imaseal imaseal-installer"},
@@ -176,11 +187,7 @@ func TestHookRemoval(t *testing.T) {
 		"all and a newer one first":    {"imaseal hook enable --scope all && dpkg -i newer-imaseal-installer.deb", "dpkg --purge imaseal-installer imaseal"},
 	} {
 		t.Run(strings.ReplaceAll(name, " ", "_"), func(t *testing.T) {
-			m := newMachine(t, "trixie")
-			m.signedHello()
-			before := m.files()
-			m.run("apt-get install ./imaseal_*.deb ./imaseal-installer_*.deb && cp signing.crt /etc/imaseal/certs/")
-			m.newerPackages()
+			m := first.copy(t)
 			m.run(c.state)
 			m.run("dpkg-deb --version && dpkg --verify dpkg")
 			m.run(c.removal)

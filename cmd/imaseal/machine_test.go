@@ -41,6 +41,14 @@ func newMachine(t *testing.T, suite string) *machine {
 	return m
 }
 
+// copy returns another machine for t, in the state of this one.
+func (m *machine) copy(t *testing.T) *machine {
+	t.Helper()
+	c := &machine{t: t, lower: m.lower, base: t.TempDir()}
+	runIn(t, c.base, "mkdir layer system && cp -a "+m.base+"/upper upper")
+	return c
+}
+
 // write writes a file before anything runs in the machine.
 func (m *machine) write(name, content string) {
 	m.t.Helper()
