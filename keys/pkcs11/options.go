@@ -3,7 +3,6 @@ package pkcs11
 import (
 	"crypto"
 	"crypto/x509"
-	"errors"
 )
 
 // Options say how a token is opened and used.
@@ -38,10 +37,3 @@ type Key struct {
 
 // Close ends the sessions and forgets the PIN.
 func (k *Key) Close() error { return k.close() }
-
-var (
-	// errWrongPIN says that the token refused the PIN. It was tried once.
-	errWrongPIN = errors.New("wrong PIN; it was tried once and is not tried again, as tokens lock")
-	// errNotBuilt says that this build has no PKCS #11.
-	errNotBuilt = errors.New("this build of imaseal has no PKCS #11: imaseal's own .deb and .rpm packages have it, or build it with a C compiler: CGO_ENABLED=1 go build -tags pkcs11 ./cmd/imaseal")
-)

@@ -251,6 +251,9 @@ func (m *module) askPIN(t *token, ask func(string) ([]byte, error), note func(st
 	return pin, nil
 }
 
+// errWrongPIN says that the token refused the PIN.
+var errWrongPIN = errors.New("wrong PIN; it was tried once and is not tried again, as tokens lock")
+
 var errLocked = errors.New("its PIN is locked after too many wrong ones: unlock it with the SO PIN (PUK) and the token's own tools")
 
 // tryPIN is the one attempt.
