@@ -198,10 +198,9 @@ func printNext(w io.Writer, made *ca.InitResult, keyType string) error {
 	say("    kernels with a trusted keyring (.ima): %s must be built into the kernel,", cert)
 	say("    or in the .machine keyring; then")
 	say(`      keyctl padd asymmetric "" %%keyring:.ima < %s`, first.DER)
-	say("    so that it is loaded at each boot, as root there:")
-	say("      imaseal keys install --root / --cert %s", first.Cert)
-	say("  imaseal keys install puts it where a system loads it from, and imaseal keys check")
-	say("  tells whether a kernel verifies by it.")
+	say("  So that it is loaded at each boot, and to hear whether the kernel verifies by it:")
+	say("    imaseal keys install --root / --cert %s", first.Cert)
+	say("    imaseal keys check %s", first.Cert)
 	if !strings.HasPrefix(keyType, "rsa") {
 		say("- Debian 12's stock kernel (6.1) verifies RSA only: for such machines make a key")
 		say("  with --type rsa2048.")
