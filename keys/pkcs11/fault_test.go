@@ -241,7 +241,9 @@ func TestKeyRemoved(t *testing.T) {
 			h.tool("release", "--delete-object", "--type", "privkey", "--id", "01")
 		}
 	})
-	if err == nil || !strings.Contains(err.Error(), "removed from the token while it was in use") || !strings.Contains(err.Error(), `token "release"`) || !strings.Contains(err.Error(), "id=%01") {
+	// SoftHSM says of a key that it is just about to delete that it may not sign.
+	deleting := errors.Is(err, p11.Error(p11.CKR_KEY_FUNCTION_NOT_PERMITTED))
+	if !deleting && (err == nil || !strings.Contains(err.Error(), "removed from the token while it was in use") || !strings.Contains(err.Error(), `token "release"`) || !strings.Contains(err.Error(), "id=%01")) {
 		t.Error(err)
 	}
 	if n := h.spy.count("Sign"); n < 400 || n > 9999 {
