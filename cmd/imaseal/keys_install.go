@@ -35,7 +35,9 @@ out, unless --for says it:
 Certificates that one of the kernels in the system (boot/config-*) would refuse, or
 would never verify by, are not put there; nor is anything over a file that is not
 imaseal's, unless --force is given. A certificate is replaced by a newer one of the same
-key. Run again it changes nothing. Links never lead out of DIR.
+key. The one that a kernel loads by itself stays when it is of another key: add --remove
+with that key's id when it is to go. Run again it changes nothing. Links never lead out
+of DIR.
 
 --remove takes certificates away again, by the key id: of a key that was lost, or after
 a roll-over. A running kernel keeps a key that it has.`) + "\n" + exitStatusHelp,
@@ -82,7 +84,8 @@ func runKeysInstall(cmd *cobra.Command, o *keysInstallOptions) error {
 			return err
 		}
 	}
-	if err := o.removeKeys(cmd, root); err != nil || l == nil {
+	removed, err := o.removeKeys(cmd, root)
+	if err != nil || l == nil {
 		return err
 	}
 	placed, err := l.Place(cmd.Context(), root, layout.PlaceOptions{Update: true, Force: o.force, DryRun: o.dryRun})
@@ -91,7 +94,10 @@ func runKeysInstall(cmd *cobra.Command, o *keysInstallOptions) error {
 	}
 	if o.dryRun {
 		for i := range placed {
-			if placed[i].Action != layout.Unchanged {
+			if slices.Contains(removed, placed[i].Path) {
+				placed[i].Action = layout.Placed // by then the old one is gone
+			}
+			if a := placed[i].Action; a != layout.Unchanged && a != layout.Kept {
 				placed[i].Action = "would be " + placed[i].Action
 			}
 		}
@@ -141,21 +147,22 @@ func (o *keysInstallOptions) judge(out *output, root *os.Root, options *layout.O
 	return nil
 }
 
-func (o *keysInstallOptions) removeKeys(cmd *cobra.Command, root *os.Root) error {
+// removeKeys returns the names of the files that it removed, or would remove.
+func (o *keysInstallOptions) removeKeys(cmd *cobra.Command, root *os.Root) (removed []string, err error) {
 	if len(o.remove) == 0 {
-		return nil
+		return nil, nil
 	}
 	var ids []sign.KeyID
 	for _, text := range o.remove {
 		id, err := sign.ParseKeyID(text)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		ids = append(ids, id)
 	}
 	configs, err := kernel.FindConfigs(root)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	var own []string
 	for _, c := range configs {
@@ -165,6 +172,7 @@ func (o *keysInstallOptions) removeKeys(cmd *cobra.Command, root *os.Root) error
 	}
 	for _, id := range ids {
 		names, err := layout.Remove(root, id, own, o.dryRun)
+		removed = append(removed, names...)
 		action := layout.Removed
 		if o.dryRun {
 			action = "would be " + action
@@ -173,7 +181,7 @@ func (o *keysInstallOptions) removeKeys(cmd *cobra.Command, root *os.Root) error
 			fmt.Fprintf(cmd.OutOrStdout(), "%s  /%s\n", action, printable(name))
 		}
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if len(names) == 0 {
 			fmt.Fprintf(cmd.OutOrStdout(), "There is no certificate with key id %s below %s.\n", id, printable(o.root))
@@ -181,7 +189,7 @@ func (o *keysInstallOptions) removeKeys(cmd *cobra.Command, root *os.Root) error
 		}
 		fmt.Fprintf(cmd.OutOrStdout(), "\nNext, on that machine:\n- make the initramfs again, and reboot: the running kernel keeps key %s\n- imaseal check --revoked %s finds what is still signed by it\n", id, id)
 	}
-	return nil
+	return removed, nil
 }
 
 // systemOf finds out which layout the system below a root wants.

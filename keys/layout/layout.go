@@ -56,6 +56,9 @@ type File struct {
 	About string
 	// key is the certificate in the file; nil for a text.
 	key *x509.Certificate
+	// second says that the certificate is in another file of the layout, too, so that
+	// one of another key may stay here: keys overlap when they are rolled over.
+	second bool
 }
 
 // A Layout is what a system needs to trust certificates from its next boot on.
@@ -222,7 +225,7 @@ func (l *Layout) addX509(o Options) (string, error) {
 		return "", fmt.Errorf("the kernel loads a certificate from %q (IMA_X509_PATH), which is no path for a configuration file", own)
 	}
 	l.Files = append(l.Files, File{
-		Path: own[1:], Mode: 0o644, Content: o.Certs[0].Raw, key: o.Certs[0],
+		Path: own[1:], Mode: 0o644, Content: o.Certs[0].Raw, key: o.Certs[0], second: true,
 		About: "the certificate that the kernel itself loads when it boots (IMA_LOAD_X509), from the initramfs where there is one",
 	})
 	return own, nil

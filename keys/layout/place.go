@@ -28,7 +28,8 @@ const maxFile = 1 << 20
 // PlaceOptions say how files are put below a root.
 type PlaceOptions struct {
 	// Update replaces a certificate by another of the same key, and a text that imaseal
-	// made. Force replaces anything that is a file.
+	// made. Where the kernel loads a certificate by itself it leaves that of another
+	// key. Force replaces anything that is a file.
 	Update, Force bool
 	// DryRun changes nothing.
 	DryRun bool
@@ -39,6 +40,7 @@ const (
 	Placed    = "written"
 	Replaced  = "replaced"
 	Unchanged = "unchanged"
+	Kept      = "kept" // as it is: the certificate of another key
 	Removed   = "removed"
 )
 
@@ -66,7 +68,7 @@ func (l *Layout) Place(ctx context.Context, root *os.Root, o PlaceOptions) ([]Pl
 		return placed, nil
 	}
 	for i, f := range placed {
-		if f.Action == Unchanged {
+		if f.Action == Unchanged || f.Action == Kept {
 			continue
 		}
 		if err := f.write(ctx, root); err != nil {
@@ -89,6 +91,8 @@ func (f File) plan(root *os.Root, o PlaceOptions) (string, error) {
 		return Unchanged, nil
 	case o.Force, o.Update && (bytes.Equal(there, f.Content) || f.succeeds(there)):
 		return Replaced, nil
+	case o.Update && f.second && isCertificate(there):
+		return Kept, nil
 	case bytes.Equal(there, f.Content):
 		return "", fmt.Errorf("it is there already, with mode %04o in place of %04o: chmod it, or remove it", info.Mode().Perm(), f.Mode)
 	}
@@ -102,6 +106,11 @@ func (f File) succeeds(there []byte) bool {
 	}
 	certs, err := keys.ParseCertificates(there)
 	return err == nil && len(certs) == 1 && keys.Same(certs[0].PublicKey, f.key.PublicKey)
+}
+
+func isCertificate(content []byte) bool {
+	certs, err := keys.ParseCertificates(content)
+	return err == nil && len(certs) == 1
 }
 
 // readBelow reads a regular file that is no link.

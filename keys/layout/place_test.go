@@ -88,8 +88,11 @@ func TestPlaceOverOtherFiles(t *testing.T) {
 	keysDir := t.TempDir()
 	_, cert := madeKeys(t, keysDir)
 	_, stranger := madeKeys(t, t.TempDir())
-	l := dracutLayout(t, cert)
-	certFile, conf := l.Files[0].Path, l.Files[1].Path
+	l, err := New(Options{For: "dracut", Certs: []*x509.Certificate{cert}, Config: configOf(t, "CONFIG_IMA_LOAD_X509=y\nCONFIG_IMA_X509_PATH=\"/etc/keys/own.der\"\n")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	certFile, own, conf := l.Files[0].Path, l.Files[1].Path, l.Files[2].Path
 	// Another certificate of the same key, as after a renewal.
 	authority, err := ca.Open(t.Context(), filepath.Join(keysDir, "ca.key"), filepath.Join(keysDir, "ca.crt"), keys.OpenOptions{}, time.Now())
 	if err != nil {
@@ -111,6 +114,8 @@ func TestPlaceOverOtherFiles(t *testing.T) {
 		{"another certificate of the key", certFile, string(renewed.Certificate.Raw), 0o644, Replaced, ""},
 		{"a certificate of another key", certFile, string(stranger.Raw), 0o644, "", ""},
 		{"a text", certFile, "text", 0o644, "", ""},
+		{"that of another key, which the kernel loads", own, string(stranger.Raw), 0o644, Kept, ""},
+		{"a text that the kernel would load", own, "text", 0o644, "", ""},
 		{"an older file of imaseal's", conf, ownFile + " Something else.\n", 0o644, Replaced, ""},
 		{"somebody's file", conf, "add_dracutmodules+=\" integrity \"\n", 0o644, "", ""},
 	} {
@@ -134,7 +139,11 @@ func TestPlaceOverOtherFiles(t *testing.T) {
 				if err != nil || !slices.Contains(got, want) {
 					t.Errorf("it does %q, %v, not %s", got, err, want)
 				}
-				if content, err := os.ReadFile(full); err != nil || test.path == certFile && string(content) != string(cert.Raw) {
+				expected := cert.Raw
+				if want == Kept {
+					expected = stranger.Raw
+				}
+				if content, err := os.ReadFile(full); err != nil || test.path != conf && string(content) != string(expected) {
 					t.Errorf("%s is not the certificate: %v", full, err)
 				}
 			}
