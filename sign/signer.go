@@ -52,6 +52,16 @@ type onceSigned struct {
 	err   error
 }
 
+// A KeyError says that a key did not sign. It is about no file or package in particular:
+// a service that was given up gives the same for all that are left.
+type KeyError struct {
+	KeyID KeyID
+	Err   error // what the key said
+}
+
+func (e *KeyError) Error() string { return fmt.Sprintf("signing with key %s: %v", e.KeyID, e.Err) }
+func (e *KeyError) Unwrap() error { return e.Err }
+
 // NewSigner returns a Signer for key, which must be RSA of at least 2048 bits,
 // ECDSA P-256, P-384 or P-521: what Linux verifies. id is the key id that every
 // signature will carry; take it from the certificate where there is one. A
@@ -155,7 +165,7 @@ func (s *Signer) sign(h Hash, digest []byte) ([]byte, error) {
 func (s *Signer) signWithKey(h Hash, digest []byte, cache Cache) ([]byte, error) {
 	sig, err := s.key.Sign(s.random, digest, h.Crypto())
 	if err != nil {
-		return nil, fmt.Errorf("signing with key %s: %w", s.id, err)
+		return nil, &KeyError{s.id, err}
 	}
 	value := Signature{Version: 2, Hash: h, KeyID: s.id, Sig: sig}
 	if s.verify {

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -37,6 +38,7 @@ type result struct {
 	Verdict  string   `json:"verdict"`
 	Error    string   `json:"error,omitempty"`
 	Findings []found  `json:"findings"`
+	keyError string   // what of Error the key said, which may be the same for many
 
 	// Only inspect fills these.
 	Details []detail       `json:"details,omitempty"`
@@ -104,9 +106,34 @@ func (r *result) fail(err error) *result {
 		if in, ok := err.(*fs.PathError); ok && in.Path == r.Path {
 			err = in.Err // the result names the path
 		}
-		r.Verdict, r.Error = verdictError, err.Error()
+		r.Verdict, r.Error, r.keyError = verdictError, err.Error(), keyErrorIn(err)
 	}
 	return r
+}
+
+// keyErrorIn returns what a key said that did not sign, "" if that is not why err is.
+func keyErrorIn(err error) string {
+	if key := (*sign.KeyError)(nil); errors.As(err, &key) {
+		return key.Error()
+	}
+	return ""
+}
+
+// A keyFailures counts by its text what the key said that did not sign: a service that
+// was given up says the same of all that is left.
+type keyFailures map[string]int64
+
+// line returns text, what is said of one thing; where the key said the same of several,
+// one line of all of them for the first, and "" for the others.
+func (k keyFailures) line(keyError, text, thing string) string {
+	switch n := k[keyError]; {
+	case keyError == "" || n == 1:
+		return text
+	case n > 1:
+		k[keyError] = 0
+		return keyError + ": " + plural(n, thing) + " left unsigned"
+	}
+	return ""
 }
 
 // report takes over what verification found.
@@ -257,12 +284,19 @@ func (o *output) printTable(results []*result) error {
 	if err := t.Flush(); err != nil {
 		return err
 	}
+	failures := keyFailures{}
+	for _, r := range results {
+		failures[r.keyError]++
+	}
 	for _, r := range results {
 		for _, f := range r.Findings {
 			fmt.Fprintf(o.stdout, "%s: %s: %s%s\n", printable(r.Path), printable(f.Path), f.Reason, prefixed(": ", printable(f.Detail)))
 		}
-		if r.Error != "" {
-			o.warn("%s: %s", printable(r.Path), printable(r.Error))
+		if r.Error == "" {
+			continue
+		}
+		if line := failures.line(r.keyError, r.Path+": "+r.Error, "package"); line != "" {
+			o.warn("%s", printable(line))
 		}
 	}
 	return nil

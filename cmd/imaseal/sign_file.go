@@ -90,6 +90,8 @@ type signedFile struct {
 	Hash    string `json:"hash"`
 	Verdict string `json:"verdict"`
 	Error   string `json:"error,omitempty"`
+
+	keyError string // as in result
 }
 
 func runSignFile(ctx context.Context, out *output, o *signFileOptions, args []string) error {
@@ -160,7 +162,7 @@ func signOneFile(ctx context.Context, s *installed.FileSigner, f foundFile) sign
 		r.Action, err = s.Sign(ctx, f.root, f.path, f.named)
 	}
 	if err != nil {
-		r.Action, r.Verdict, r.Error = "", verdictError, err.Error()
+		r.Action, r.Verdict, r.Error, r.keyError = "", verdictError, err.Error(), keyErrorIn(err)
 	}
 	if r.Action == installed.Signed && s.DryRun {
 		r.Action = "would sign"
@@ -170,6 +172,10 @@ func signOneFile(ctx context.Context, s *installed.FileSigner, f foundFile) sign
 
 func (o *output) printSignedFiles(results []signedFile, s *installed.FileSigner) error {
 	var done, already, failed int64
+	failures := keyFailures{}
+	for _, r := range results {
+		failures[r.keyError]++
+	}
 	enc := json.NewEncoder(o.stdout)
 	enc.SetEscapeHTML(false)
 	for _, r := range results {
@@ -189,7 +195,9 @@ func (o *output) printSignedFiles(results []signedFile, s *installed.FileSigner)
 				return err
 			}
 		case r.Verdict != verdictOK:
-			o.warn("%s", printable(r.Error))
+			if line := failures.line(r.keyError, r.Error, "file"); line != "" {
+				o.warn("%s", printable(line))
+			}
 		case o.verbose:
 			fmt.Fprintf(o.stdout, "%s: %s\n", printable(r.Path), r.Action)
 		}
