@@ -28,7 +28,7 @@ const maxNames = 10
 func Check(r io.Reader, spool io.Writer, rules *Rules) (*Summary, error) {
 	s := new(Summary)
 	h := sha256.New()
-	in := io.TeeReader(&limitedReader{r: r, left: maxSize}, h)
+	in := io.TeeReader(rules.limited(r), h)
 	ahead := bufio.NewReaderSize(in, maxLine)
 	if head, _ := ahead.Peek(len(requestFormat)); string(head) != requestFormat {
 		spool = io.Discard // a file named by mistake may hold a secret
@@ -69,17 +69,21 @@ func (s *Summary) check(in io.Reader, rules *Rules) error {
 	}
 }
 
-// A limitedReader fails where r has more than it may.
+// A limitedReader fails with more, and from then on, where r has more bytes than left.
 type limitedReader struct {
 	r    io.Reader
 	left int64
+	more error
 }
 
 func (l *limitedReader) Read(b []byte) (int, error) {
-	if l.left <= 0 {
-		return 0, fmt.Errorf("it has more than %d bytes", int64(maxSize))
+	if l.left < 0 {
+		return 0, l.more
 	}
-	n, err := l.r.Read(b[:min(int64(len(b)), l.left)])
+	n, err := l.r.Read(b[:min(int64(len(b)), l.left+1)])
 	l.left -= int64(n)
+	if l.left < 0 {
+		return n - 1, l.more
+	}
 	return n, err
 }

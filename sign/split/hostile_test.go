@@ -2,6 +2,7 @@ package split
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -225,11 +226,11 @@ func TestEndlessRequests(t *testing.T) {
 			}
 		})
 	}
-	// A request that the rules refuse is still read for its hash, up to a limit, and
-	// not spooled.
-	l := &limitedReader{r: &endless{text: "x"}, left: 1 << 20}
-	if n, err := io.Copy(io.Discard, l); n != 1<<20 || err == nil {
-		t.Errorf("%d bytes, %v", n, err)
+	// A request that the rules refuse is still read for its hash, up to the limit.
+	rest := &endless{text: "x"}
+	s, err := Check(io.MultiReader(strings.NewReader(good), rest), io.Discard, &Rules{Types: []string{"rpm"}, MaxBytes: 1 << 20})
+	if !errors.Is(err, ErrRefused) || s.SHA256 != [32]byte{} || rest.taken > 1<<20 {
+		t.Errorf("%d bytes were read, %+v, %v", rest.taken, s, err)
 	}
 }
 

@@ -98,13 +98,13 @@ func shown(line string) string {
 }
 
 // number reads a number from 0 to most, in the one way to write it.
-func number(text string, most int) (int, error) {
-	n, err := strconv.Atoi(text)
-	if err != nil || n < 0 || strconv.Itoa(n) != text {
+func number[T int | int64](text string, most T) (T, error) {
+	n, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || n < 0 || strconv.FormatInt(n, 10) != text {
 		return 0, fmt.Errorf("%.40q is no number", text)
 	}
-	if n > most {
+	if n > int64(most) {
 		return 0, fmt.Errorf("%d is more than %d", n, most)
 	}
-	return n, nil
+	return T(n), nil
 }

@@ -18,9 +18,9 @@ type Rules struct {
 	// Packages are globs over package names, as in [path.Match].
 	Types, Packages, Architectures []string
 	Hashes                         []sign.Hash
-	// MaxPackages, MaxDigests and MaxPackageDigests are the most that a request and
-	// one package may have; 0 for what the format allows.
-	MaxPackages, MaxDigests, MaxPackageDigests int
+	// MaxBytes, MaxPackages and MaxDigests are the most that a request may have, and
+	// MaxPackageDigests one package; 0 for what the format allows.
+	MaxBytes, MaxPackages, MaxDigests, MaxPackageDigests int64
 	// RefuseHeaders refuses RPMs of which the build host has read the header only.
 	RefuseHeaders bool
 }
@@ -83,7 +83,7 @@ func (r *Rules) set(name string, values []string) error {
 		}
 		return values[0], nil
 	}
-	limit := func(n *int, most int) error {
+	limit := func(n *int64, most int64) error {
 		text, err := one()
 		if err != nil {
 			return err
@@ -121,6 +121,8 @@ func (r *Rules) set(name string, values []string) error {
 		}
 	case "architectures":
 		r.Architectures = values
+	case "max-bytes":
+		return limit(&r.MaxBytes, maxSize)
 	case "max-packages":
 		return limit(&r.MaxPackages, maxPackages)
 	case "max-digests":
@@ -138,13 +140,22 @@ func (r *Rules) set(name string, values []string) error {
 		r.RefuseHeaders = value == "refuse"
 	default:
 		// It is not shown: a file named by mistake may hold a secret.
-		return errors.New("there is no rule of this name: there are types, hashes, packages, architectures, max-packages, max-digests, max-package-digests and header-digests")
+		return errors.New("there is no rule of this name: there are types, hashes, packages, architectures, max-bytes, max-packages, max-digests, max-package-digests and header-digests")
 	}
 	return nil
 }
 
 // ErrRefused is wrapped by what says that the rules do not allow a request.
 var ErrRefused = errors.New("the rules do not allow it")
+
+// limited bounds in, a request. Unlike other rules this one keeps the rest of what it
+// refuses from being read.
+func (r *Rules) limited(in io.Reader) io.Reader {
+	if r.MaxBytes > 0 {
+		return &limitedReader{r: in, left: r.MaxBytes, more: fmt.Errorf("%w: the request has more than %d bytes", ErrRefused, r.MaxBytes)}
+	}
+	return &limitedReader{r: in, left: maxSize, more: fmt.Errorf("it has more than %d bytes", int64(maxSize))}
+}
 
 // check reports why p may not be signed. packages and digests are how many the request
 // has, p's included.
@@ -166,11 +177,11 @@ func (r *Rules) check(p *stanzaHead, packages, digests int) error {
 		return refuse("its digests are by %s", s.Hash)
 	case r.RefuseHeaders && p.Identity.Header:
 		return refuse("its digests are those of its header, and nobody has read its files")
-	case r.MaxPackageDigests > 0 && p.Files+p.Scripts > r.MaxPackageDigests:
+	case r.MaxPackageDigests > 0 && int64(p.Files+p.Scripts) > r.MaxPackageDigests:
 		return refuse("it has %d files and scripts, more than %d", p.Files+p.Scripts, r.MaxPackageDigests)
-	case r.MaxPackages > 0 && packages > r.MaxPackages:
+	case r.MaxPackages > 0 && int64(packages) > r.MaxPackages:
 		return refuse("it is one of more than %d", r.MaxPackages)
-	case r.MaxDigests > 0 && digests > r.MaxDigests:
+	case r.MaxDigests > 0 && int64(digests) > r.MaxDigests:
 		return refuse("the request has more than %d digests", r.MaxDigests)
 	}
 	return nil

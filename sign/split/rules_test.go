@@ -2,14 +2,17 @@ package split
 
 import (
 	"errors"
+	"fmt"
 	"io"
+	"strconv"
 	"strings"
 	"testing"
+	"testing/iotest"
 )
 
 func TestRules(t *testing.T) {
 	for _, test := range []struct{ name, rules, want string }{
-		{"all of them, and good", "# what we sign\n\ntypes = deb rpm\nhashes = sha256 sha512\npackages = hel* bash\narchitectures = amd64 x86_64\nmax-packages = 2\nmax-digests = 5\nmax-package-digests = 4\nheader-digests = allow\n", ""},
+		{"all of them, and good", "# what we sign\n\ntypes = deb rpm\nhashes = sha256 sha512\npackages = hel* bash\narchitectures = amd64 x86_64\nmax-bytes = " + strconv.Itoa(len(good)) + "\nmax-packages = 2\nmax-digests = 5\nmax-package-digests = 4\nheader-digests = allow\n", ""},
 		{"one type", "types = rpm", "its type is deb"},
 		{"one hash", "hashes = sha256", "its digests are by sha512"},
 		{"other names", "packages = bash hello-*", "none of the names"},
@@ -58,6 +61,9 @@ func TestRulesAreStrict(t *testing.T) {
 		{"packages = [", "glob"},
 		{"max-digests = 0", "refuse everything"},
 		{"max-digests = -1", "no number"},
+		{"max-bytes = 0", "refuse everything"},
+		{"max-bytes = 4294967297", "more than 4294967296"},
+		{"max-bytes = 10M", "no number"},
 		{"max-digests = 1 2", "one value"},
 		{"max-digests = 1e6", "no number"},
 		{"max-packages = 99999999999", "more than"},
@@ -68,6 +74,28 @@ func TestRulesAreStrict(t *testing.T) {
 		if _, err := ParseRules(strings.NewReader(test.rules)); err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%.40q: %v, want %q", test.rules, err, test.want)
 		}
+	}
+}
+
+// Of a request that has more bytes than the rules allow no more is read or spooled.
+func TestRulesBoundTheBytesOfARequest(t *testing.T) {
+	for name, in := range map[string]io.Reader{
+		"at once":        strings.NewReader(good),
+		"byte by byte":   iotest.OneByteReader(strings.NewReader(good)),
+		"without an end": io.MultiReader(strings.NewReader(good), &endless{text: "x"}),
+	} {
+		t.Run(name, func(t *testing.T) {
+			most := int64(len(good) - 1)
+			taken := &counter{r: in}
+			var spool counter
+			s, err := Check(taken, &countWriter{&spool}, &Rules{MaxBytes: most})
+			if !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), fmt.Sprintf("more than %d bytes", most)) {
+				t.Errorf("%v", err)
+			}
+			if taken.n != most+1 || spool.n > most || s.SHA256 != [32]byte{} {
+				t.Errorf("%d bytes were read, %d spooled, %+v", taken.n, spool.n, s)
+			}
+		})
 	}
 }
 
