@@ -52,6 +52,7 @@ A line of FILE of --rules is empty, a comment that begins with #, or one of
   hashes = sha256 sha384 sha512   max-packages = 500
   packages = hello lib*           max-digests = 100000
   architectures = amd64 all       max-package-digests = 20000
+                                  max-bytes = 50000000
 
 A signing host cannot see what a digest is of. docs/split.md says what it trusts the
 build host for.`) + "\n" + exitStatusHelp + "\nA request that the rules do not allow is 1, one that cannot be read 2.",
@@ -73,7 +74,7 @@ build host for.`) + "\n" + exitStatusHelp + "\nA request that the rules do not a
 	fl.StringVar(&o.rules, "rules", "", "refuse a request that the rules in `FILE` do not allow")
 	fl.StringVar(&o.logFile, "log", "", "add an entry to the audit log `FILE`; made when missing")
 	fl.StringVar(&o.requester, "requester", "", "say in the audit log that the request is from `NAME`, which is not checked")
-	fl.StringVar(&o.keep, "keep", "", "keep every request that is signed in folder `DIR`, under its SHA-256")
+	fl.StringVar(&o.keep, "keep", "", "keep every request that is to be signed in folder `DIR`, under its SHA-256")
 	fl.StringVar(&o.output, "output", "", "write the response to `FILE`, at once or not at all")
 	fl.IntVarP(&o.jobs, "jobs", "j", runtime.NumCPU(), "`N` signatures are made at once by a key in a file (default all cores)")
 	fl.Lookup("jobs").DefValue = "0" // the help must not depend on the machine
@@ -172,6 +173,10 @@ func (h *hosting) run(ctx context.Context, rules *split.Rules, stdin io.Reader, 
 	if err != nil {
 		return err
 	}
+	// Who looks at what the key may have signed should find it, also when signing breaks off.
+	if err := h.keepRequest(ctx, request); err != nil {
+		return h.fail(s, "", "", fmt.Errorf("--keep: the request could not be kept, so nothing was signed: %w", err))
+	}
 	key, err := h.key.open(ctx, h.out, h.key.passphrase.source())
 	if err != nil {
 		return h.fail(s, "", "", err)
@@ -189,9 +194,6 @@ func (h *hosting) run(ctx context.Context, rules *split.Rules, stdin io.Reader, 
 	}
 	defer response.Close()
 	if err := h.sign(ctx, key, s, request, response); err != nil {
-		return h.fail(s, id, identity, err)
-	}
-	if err := h.keepRequest(ctx, request); err != nil {
 		return h.fail(s, id, identity, err)
 	}
 	// Until here the signatures are in a file without a name only. Whoever gets them can
