@@ -224,11 +224,12 @@ func TestInterruptedKeys(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := &scene{t: t, dir: t.TempDir(), command: command}
-	for range 20 {
+	for try := range 20 {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		r := s.start(exec.CommandContext(ctx, command, "keys", "init", "--dir", s.path("new"), "--no-passphrase", "--type", "rsa4096"))
-		time.AfterFunc(50*time.Millisecond, func() { r.send(syscall.SIGINT) })
+		// A busy machine may take long to start it.
+		time.AfterFunc(time.Duration(try+1)*50*time.Millisecond, func() { r.send(syscall.SIGINT) })
 		switch code := r.code(); code {
 		case exitInterrupted:
 			if left := listing(t, s.dir); left != "" {

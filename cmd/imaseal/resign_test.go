@@ -74,9 +74,13 @@ func TestResignIsKilled(t *testing.T) {
 		return files
 	}
 	archive := read(old)
-	began := time.Now()
-	s.must(resign("--output", s.path("new"), old))
-	span, rolled := time.Since(began), read(s.path("new"))
+	span := time.Hour // at best
+	for range 3 {
+		began := time.Now()
+		s.must(resign("--force", "--output", s.path("new"), old))
+		span = min(span, time.Since(began))
+	}
+	rolled := read(s.path("new"))
 	if len(archive) != 9 || len(rolled) != len(archive) {
 		t.Fatalf("%d files became %d", len(archive), len(rolled))
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -90,9 +91,15 @@ func TestTokenPulledOut(t *testing.T) {
 		if err := server.Start(); err != nil {
 			t.Fatal(err)
 		}
-		for begin := time.Now(); time.Since(begin) < patience; time.Sleep(5 * time.Millisecond) {
-			if _, err := os.Stat(socket); err == nil {
+		for begin := time.Now(); ; time.Sleep(5 * time.Millisecond) {
+			// The socket has its name before anybody listens at it.
+			c, err := net.Dial("unix", socket)
+			if err == nil {
+				c.Close()
 				break
+			}
+			if time.Since(begin) > patience {
+				t.Fatalf("p11-kit server does not listen: %v", err)
 			}
 		}
 		return sync.OnceFunc(func() {
