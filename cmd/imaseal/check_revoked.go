@@ -72,7 +72,7 @@ func systemRevoked(ctx context.Context, out *output, o *checkOptions, ids map[si
 		return err
 	}
 	r := newSystemResult(actionChecked, s, &found.Result)
-	r.Packages, r.Signed, r.Files, r.Labelled = found.Packages, found.Signed, found.Files, found.Labelled
+	r.Format, r.Packages, r.Signed, r.Files, r.Labelled = found.Format, found.Packages, found.Signed, found.Files, found.Labelled
 	if out.json {
 		return out.printSystem(r, "")
 	}

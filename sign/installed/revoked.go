@@ -22,6 +22,7 @@ type RevokedResult struct {
 	// Result has a report for each package that something was found about, and a last
 	// one, without a package, for files that belong to none.
 	Result
+	Format string // "deb" or "rpm"; "" when no package was found
 	// Packages is how many packages were looked at, Signed how many of them have
 	// signatures in the database; Files how many regular files were looked at, and
 	// Labelled how many of these carry a signature.
@@ -42,6 +43,7 @@ func (s *System) Revoked(ctx context.Context, keys map[sign.KeyID]bool) (*Revoke
 	result := &RevokedResult{Result: Result{Errors: errs}, Packages: len(packages)}
 	reports := map[*Package]*Report{nil: {}}
 	for _, p := range packages {
+		result.Format = p.Format
 		reports[p] = &Report{Package: p}
 		if p.Signed {
 			result.Signed++
