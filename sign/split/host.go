@@ -23,6 +23,10 @@ const (
 // keys to have something to do while a statement waits for its last file.
 const inFlight = 2048
 
+// headUnit is how many bytes of a head count for one line in flight. A head is kept until
+// its statement is signed, and may be a megabyte.
+const headUnit = 8 << 10
+
 // SignOptions say how a request is signed.
 type SignOptions struct {
 	// Jobs is how many signatures are made at once; more are made where the Signer asks
@@ -36,7 +40,10 @@ type SignOptions struct {
 // and writes the response to w. Of each package it builds the manifest and the
 // statement itself. What was written is worthless when Sign fails, and has no end then.
 func Sign(ctx context.Context, r io.Reader, w io.Writer, key *sign.Signer, s *Summary, o SignOptions) error {
-	h := &host{key: key, progress: o.Progress, work: make(chan *item, inFlight), ordered: make(chan *item, inFlight), stated: make(chan *item, inFlight)}
+	h := &host{
+		key: key, progress: o.Progress, heads: make(chan struct{}, inFlight),
+		work: make(chan *item, inFlight), ordered: make(chan *item, inFlight), stated: make(chan *item, inFlight),
+	}
 	h.ctx, h.cancel = context.WithCancelCause(ctx)
 	defer h.cancel(nil)
 	var feeders, workers sync.WaitGroup
@@ -86,11 +93,14 @@ type host struct {
 	key                   *sign.Signer
 	progress              func(int)
 	work, ordered, stated chan *item
+	// heads has an element for each unit of the heads between read and write.
+	heads chan struct{}
 }
 
 // An item is a head, a line with a signature, or the statement of a package.
 type item struct {
 	head  *stanzaHead // nil: entry or statement is set
+	text  []byte      // of the head
 	entry *entry
 	// of is the earlier item whose signature this one shares, as another name of the
 	// same file.
@@ -99,6 +109,7 @@ type item struct {
 	value     []byte
 	done      chan struct{}
 	statement bool // Value is that of the statement
+	units     int  // of the head that is not needed any more when this item is written
 }
 
 // put hands it on, unless the work has ended.
@@ -122,7 +133,11 @@ func (h *host) read(r io.Reader) error {
 		if err != nil || p == nil {
 			return err
 		}
-		if err := h.put(h.ordered, &item{head: p}); err != nil {
+		it, err := h.head(p)
+		if err != nil {
+			return err
+		}
+		if err := h.put(h.ordered, it); err != nil {
 			return err
 		}
 		first := map[int]*item{} // of an inode
@@ -143,6 +158,23 @@ func (h *host) read(r io.Reader) error {
 			return err
 		}
 	}
+}
+
+// head makes the item of a head when there is room for it.
+func (h *host) head(p *stanzaHead) (*item, error) {
+	text, err := p.append([]byte{'\n'})
+	if err != nil {
+		return nil, err
+	}
+	it := &item{head: p, text: text, units: min(1+len(text)/headUnit, inFlight)}
+	for range it.units {
+		select {
+		case h.heads <- struct{}{}:
+		case <-h.ctx.Done():
+			return nil, context.Cause(h.ctx)
+		}
+	}
+	return it, nil
 }
 
 // sign is a worker.
@@ -181,13 +213,13 @@ func (h *host) wait(it *item) error {
 func (h *host) state() error {
 	var p *stanzaHead
 	var lists [2]hash.Hash
-	left := 0
+	left, units := 0, 0
 	end := func() error {
 		if !p.stated() {
 			return nil
 		}
 		s := p.signedStatement([sha256.Size]byte(lists[0].Sum(nil)), [sha256.Size]byte(lists[1].Sum(nil)))
-		it := &item{statement: true, done: make(chan struct{})}
+		it := &item{statement: true, units: units, done: make(chan struct{})}
 		it.sign = func() ([]byte, error) {
 			err := s.Sign(h.key)
 			return s.Signature, err
@@ -202,6 +234,9 @@ func (h *host) state() error {
 			p = it.head
 			lists = [2]hash.Hash{sha256.New(), sha256.New()}
 			left = p.Files + p.Scripts
+			if units = it.units; p.stated() {
+				it.units = 0 // its statement gives them back
+			}
 		} else {
 			if err := h.wait(it); err != nil {
 				return err
@@ -233,7 +268,7 @@ func (h *host) write(out *bufio.Writer) error {
 		var err error
 		switch {
 		case it.head != nil:
-			line, err = it.head.append(append(line, '\n'))
+			line = it.text
 		case it.statement:
 			if err = h.wait(it); err == nil {
 				line = appendSignature(line, it.value)
@@ -250,6 +285,9 @@ func (h *host) write(out *bufio.Writer) error {
 		}
 		if _, err := out.Write(line); err != nil {
 			return err
+		}
+		for range it.units {
+			<-h.heads
 		}
 	}
 	return nil
