@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -47,7 +48,8 @@ func (s *sealing) trustCertificate(ctx context.Context, ref string, o keys.OpenO
 }
 
 // yieldStdout returns stdout for the file that the verb makes, and sends the results to
-// stderr, unless the file goes to path.
+// stderr, unless the file goes to path. That its folder is missing shows before anything
+// is read or signed.
 func (o *output) yieldStdout(path string) (io.Writer, error) {
 	stdout := o.stdout
 	if path == "" {
@@ -55,6 +57,12 @@ func (o *output) yieldStdout(path string) (io.Writer, error) {
 			return nil, errors.New("--json needs --output, as stdout has the file that is made")
 		}
 		o.stdout, o.colour = o.stderr, false
+		return stdout, nil
+	}
+	if info, err := os.Stat(filepath.Dir(path)); err != nil {
+		return nil, fmt.Errorf("--output %s: its folder: %w", path, err)
+	} else if !info.IsDir() {
+		return nil, fmt.Errorf("--output %s: %s is no folder", path, filepath.Dir(path))
 	}
 	return stdout, nil
 }
