@@ -190,9 +190,7 @@ func (s *scene) unpack(ctx context.Context, deb, inside string) error {
 			return err
 		}
 	}
-	path := "PATH=" + filepath.Dir(s.lab.hook) + ":" + os.Getenv("PATH")
-	return s.lab.run(ctx, "", []string{path}, "dpkg", "--root="+dir, "--force-depends", "--force-script-chrootless",
-		"--force-unsafe-io", "--no-triggers", "--unpack", deb)
+	return s.lab.dpkg(ctx, dir, "--force-depends", "--force-script-chrootless", "--no-triggers", "--unpack", deb)
 }
 
 // A variation is a file of case 2.

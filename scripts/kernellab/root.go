@@ -169,14 +169,21 @@ func (l *lab) installHook(ctx context.Context, root string, key signingKey) erro
 	if err != nil {
 		return err
 	}
-	path := "PATH=" + filepath.Dir(l.hook) + ":" + os.Getenv("PATH")
-	if err := l.run(ctx, "", []string{path}, "dpkg", append([]string{"--root=" + root, "--force-unsafe-io", "-i"}, debs...)...); err != nil {
+	if err := l.dpkg(ctx, root, append([]string{"-i"}, debs...)...); err != nil {
 		return err
 	}
 	if err := l.run(ctx, "", nil, "cp", key.cert, filepath.Join(root, "etc/imaseal/certs/lab.crt")); err != nil {
 		return err
 	}
 	return l.run(ctx, "", nil, l.imaseal, "hook", "enable", "--scope", "apt", "--root", root)
+}
+
+// dpkg runs this machine's dpkg on a root, with the hook in front of its own dpkg-deb.
+// The hook would write the log of this machine, which is out of its sight.
+func (l *lab) dpkg(ctx context.Context, root string, args ...string) error {
+	path := "PATH=" + filepath.Dir(l.hook) + ":" + os.Getenv("PATH")
+	const unlogged = `mount -t tmpfs tmpfs /var/log && exec dpkg "$@"`
+	return l.run(ctx, "", []string{path}, "unshare", append([]string{"--mount", "sh", "-c", unlogged, "sh", "--root=" + root, "--force-unsafe-io"}, args...)...)
 }
 
 // image makes a file system image of a folder, whose labels it keeps.
