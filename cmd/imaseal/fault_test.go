@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -111,6 +112,11 @@ func TestKillChanges(t *testing.T) {
 // TestInterrupt ends the command by signals, as a person and an init system do,
 // while it writes.
 func TestInterrupt(t *testing.T) {
+	// What nohup began ignores SIGHUP, and so would the command. Not so with what this
+	// process listens to.
+	heard := make(chan os.Signal, 1)
+	signal.Notify(heard, syscall.SIGHUP)
+	defer signal.Stop(heard)
 	for _, format := range formats {
 		s := newScene(t, format, 200)
 		signed := s.signed()
