@@ -22,7 +22,7 @@ const nobody = 65534
 // somebody without rights puts links and files of his own in the place of what dpkg
 // unpacks there. What is labelled is always of the package, and root's.
 func TestPlantedByOthers(t *testing.T) {
-	const files, runs = 100, 30
+	const files, runs, most = 100, 30, 300
 	m := made{name: "raced", version: "1", arch: "all"}
 	content := func(i int) string { return fmt.Sprintf("file %d", i) }
 	for i := range files {
@@ -70,7 +70,8 @@ func TestPlantedByOthers(t *testing.T) {
 		planted <- n
 	}()
 	refused, failed, installed := 0, 0, 0
-	for range runs {
+	// On a busy machine he may need more to come in time, and not in time.
+	for n := 0; n < runs || n < most && (refused == 0 || installed == 0); n++ {
 		out, err := r.try("dpkg", "-i", deb("raced", "1", "all"))
 		switch {
 		case err == nil:
@@ -96,7 +97,7 @@ func TestPlantedByOthers(t *testing.T) {
 	}
 	stop.Store(true)
 	n := <-planted
-	t.Logf("%d names replaced in %d runs: %d refused by the hook, %d by dpkg, %d installed", n, runs, refused, failed, installed)
+	t.Logf("%d names replaced in %d runs: %d refused by the hook, %d by dpkg, %d installed", n, refused+failed+installed, refused, failed, installed)
 	if refused == 0 || installed == 0 {
 		t.Error("he was always too late, or always too early")
 	}

@@ -82,7 +82,7 @@ func TestTLS(t *testing.T) {
 			if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
 				t.Errorf("%v, not %q", err, c.want)
 			}
-			if time.Since(start) > 5*time.Second {
+			if time.Since(start) > 30*time.Second { // patience is minutes
 				t.Errorf("it took %s", time.Since(start))
 			}
 		})
