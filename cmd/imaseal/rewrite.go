@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"io"
+	"math"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -99,7 +101,8 @@ func (w *rewriting) write(ctx context.Context, t *target, f *os.File, pkg sign.P
 
 // replace puts what fill writes in the place of the package of t, which is open in f, or
 // into its --output. A builder may write the package anew meanwhile: then what was read
-// of it need not fit together, and what is there now stays.
+// of it need not fit together, and what is there now stays. What another run of the same
+// command made of it is welcome.
 func (t *target) replace(ctx context.Context, f *os.File, fill func(w io.Writer) error) error {
 	return atomicfile.Write(ctx, t.dest, func(w *os.File) error {
 		if err := fill(w); err != nil {
@@ -115,11 +118,27 @@ func (t *target) replace(ctx context.Context, f *os.File, fill func(w io.Writer)
 		if t.dest != t.path {
 			return nil
 		}
-		if now, err = os.Stat(t.path); err == nil && !os.SameFile(now, t.opened) {
-			err = errReplaced
+		if now, err = os.Stat(t.path); err != nil || os.SameFile(now, t.opened) {
+			return err
 		}
-		return err
+		return sameContent(w, t.path)
 	}, atomicfile.Options{Like: f})
+}
+
+// sameContent returns errReplaced unless the file at path holds what f does.
+func sameContent(f *os.File, path string) error {
+	ours, err := sum(filepath.Base(path), func(w io.Writer) error {
+		_, err := io.Copy(w, io.NewSectionReader(f, 0, math.MaxInt64))
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	theirs, err := sumFile(path)
+	if err == nil && theirs != ours {
+		err = errReplaced
+	}
+	return err
 }
 
 var errReplaced = errors.New("another program wrote it anew while it was worked on, and it was left alone: run this again when that program has finished")

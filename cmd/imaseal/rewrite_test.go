@@ -37,6 +37,9 @@ func TestAPackageThatIsWrittenMeanwhileIsLeftAlone(t *testing.T) {
 		{"renamed to its name", func(path string) error {
 			return errors.Join(os.WriteFile(path+".new", []byte("new"), 0o644), os.Rename(path+".new", path))
 		}, false, "new"},
+		{"renamed to its name by another run", func(path string) error {
+			return errors.Join(os.WriteFile(path+".new", []byte("signed"), 0o644), os.Rename(path+".new", path))
+		}, false, "signed"},
 		{"removed", os.Remove, false, ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
