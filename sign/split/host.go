@@ -101,6 +101,7 @@ type host struct {
 type item struct {
 	head  *stanzaHead // nil: entry or statement is set
 	text  []byte      // of the head
+	units int         // of the head, which are in heads until its package is written
 	entry *entry
 	// of is the earlier item whose signature this one shares, as another name of the
 	// same file.
@@ -109,7 +110,6 @@ type item struct {
 	value     []byte
 	done      chan struct{}
 	statement bool // Value is that of the statement
-	units     int  // of the head that is not needed any more when this item is written
 }
 
 // put hands it on, unless the work has ended.
@@ -213,13 +213,13 @@ func (h *host) wait(it *item) error {
 func (h *host) state() error {
 	var p *stanzaHead
 	var lists [2]hash.Hash
-	left, units := 0, 0
+	left := 0
 	end := func() error {
 		if !p.stated() {
 			return nil
 		}
 		s := p.signedStatement([sha256.Size]byte(lists[0].Sum(nil)), [sha256.Size]byte(lists[1].Sum(nil)))
-		it := &item{statement: true, units: units, done: make(chan struct{})}
+		it := &item{statement: true, done: make(chan struct{})}
 		it.sign = func() ([]byte, error) {
 			err := s.Sign(h.key)
 			return s.Signature, err
@@ -234,9 +234,6 @@ func (h *host) state() error {
 			p = it.head
 			lists = [2]hash.Hash{sha256.New(), sha256.New()}
 			left = p.Files + p.Scripts
-			if units = it.units; p.stated() {
-				it.units = 0 // its statement gives them back
-			}
 		} else {
 			if err := h.wait(it); err != nil {
 				return err
@@ -263,12 +260,13 @@ func (h *host) state() error {
 // write writes the packages of the response.
 func (h *host) write(out *bufio.Writer) error {
 	var line []byte
+	units := 0 // of the head that was written last
 	for it := range h.stated {
 		line = line[:0]
 		var err error
 		switch {
 		case it.head != nil:
-			line = it.text
+			line, units = it.text, it.units
 		case it.statement:
 			if err = h.wait(it); err == nil {
 				line = appendSignature(line, it.value)
@@ -286,8 +284,11 @@ func (h *host) write(out *bufio.Writer) error {
 		if _, err := out.Write(line); err != nil {
 			return err
 		}
-		for range it.units {
-			<-h.heads
+		// A head that is followed by a statement is needed until that is signed.
+		if it.statement || it.head != nil && !it.head.stated() {
+			for range units {
+				<-h.heads
+			}
 		}
 	}
 	return nil
